@@ -1,0 +1,194 @@
+#include "attend/prefill_attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "core/threads.h"
+#include "kernels/dense.h"
+
+namespace winnow {
+
+namespace {
+
+constexpr int kKeys = 256;         // keys per tile; a multiple of kColumnBlock
+constexpr int kBlockTokens = 32;   // prompt tokens per block of rows
+constexpr int kSumTokens = 32;     // the same where a block keeps its raw scores
+constexpr float kHidden = -std::numeric_limits<float>::infinity();
+
+static_assert(kKeys % kColumnBlock == 0);
+
+int padded(int keys) { return (keys + kColumnBlock - 1) / kColumnBlock * kColumnBlock; }
+
+}  // namespace
+
+// One thread's working memory.
+struct PrefillAttention::Scratch {
+    Buffer<float> queries;  // [rows][D], scaled
+    Buffer<float> tile;     // [D][kKeys] of K or [kKeys][D padded] of V
+    Buffer<float> scores;   // [rows][kKeys], or [rows][T padded] when sums are asked for
+    Buffer<float> sums;     // [rows][D padded] output before division
+    std::vector<float> best, total;  // [rows] running maximum and denominator
+
+    Scratch(MemoryMeter* meter, int rows, int head_dim, int score_columns)
+        : queries(meter, static_cast<std::size_t>(rows) * head_dim, "attention"),
+          tile(meter, static_cast<std::size_t>(kKeys) * padded(head_dim), "attention"),
+          scores(meter, static_cast<std::size_t>(rows) * score_columns, "attention"),
+          sums(meter, static_cast<std::size_t>(rows) * padded(head_dim), "attention"),
+          best(rows),
+          total(rows) {}
+
+    /// V rows [keys][D] widened to rows of `width` floats, zero beyond D.
+    void widen_values(const f16* v, int keys, int head_dim, int width) {
+        for (int t = 0; t < keys; ++t) {
+            float* row = tile.data() + static_cast<std::size_t>(t) * width;
+            widen(v + static_cast<std::size_t>(t) * head_dim, row,
+                  static_cast<std::size_t>(head_dim));
+            std::fill(row + head_dim, row + width, 0.0F);
+        }
+    }
+};
+
+PrefillAttention::PrefillAttention(int threads, int head_dim, MemoryMeter* meter)
+    : threads_(threads), head_dim_(head_dim), meter_(meter) {}
+
+void PrefillAttention::attend(const LayerKv& kv, const PrefillQueries& queries, float* out) {
+    const int group = queries.query_heads / kv.kv_heads();
+    const int blocks = (queries.count + kBlockTokens - 1) / kBlockTokens;
+    std::vector<Scratch> scratch;
+    for (int i = 0; i < threads_; ++i) {
+        scratch.emplace_back(meter_, kBlockTokens * group, head_dim_, kKeys);
+    }
+    // The longest rows first, so that the threads finish together.
+    parallel_for(threads_, blocks * kv.kv_heads(), [&](int task, int thread) {
+        attend_block(kv, queries, task % kv.kv_heads(), blocks - 1 - task / kv.kv_heads(), out,
+                     scratch[thread]);
+    });
+}
+
+// Rows are (token, query head of the group), token-major, so that a row's keys grow downwards.
+void PrefillAttention::attend_block(const LayerKv& kv, const PrefillQueries& queries, int g,
+                                    int block, float* out, Scratch& s) {
+    const int dims = head_dim_;
+    const int width = padded(dims);
+    const int heads = queries.query_heads;
+    const int group = heads / kv.kv_heads();
+    const LayerKv::Head& head = kv.head(g);
+    const int first = block * kBlockTokens;
+    const int count = std::min(kBlockTokens, queries.count - first);
+    const int rows = count * group;
+    const auto source = [&](int row) {
+        return (static_cast<std::size_t>(first + row / group) * heads + g * group + row % group) *
+               dims;
+    };
+    for (int row = 0; row < rows; ++row) {
+        float* q = s.queries.data() + static_cast<std::size_t>(row) * dims;
+        std::copy_n(queries.q + source(row), dims, q);
+        scale_by(q, dims, queries.scale);
+    }
+    std::fill(s.best.begin(), s.best.end(), kHidden);
+    std::fill(s.total.begin(), s.total.end(), 0.0F);
+    std::fill_n(s.sums.data(), static_cast<std::size_t>(rows) * width, 0.0F);
+
+    const int seen = head.kept + queries.first + first;  // keys before the block's own
+    const int end = seen + count;
+    for (int start = 0; start < end; start += kKeys) {
+        const int keys = std::min(kKeys, end - start);
+        const int columns = padded(keys);
+        widen_transposed(head.k + static_cast<std::size_t>(start) * dims, keys, dims,
+                         s.tile.data(), columns);
+        multiply(s.queries.data(), dims, s.tile.data(), columns, s.scores.data(), kKeys, rows,
+                 columns, dims, false);
+        for (int row = 0; row < rows; ++row) {
+            float* x = s.scores.data() + static_cast<std::size_t>(row) * kKeys;
+            const int visible = std::clamp(seen + row / group + 1 - start, 0, keys);
+            std::fill(x + visible, x + keys, 0.0F);
+            if (visible == 0) {
+                continue;
+            }
+            const float best = std::max(s.best[row], max_of(x, visible));
+            const float shrink = std::exp(s.best[row] - best);
+            if (shrink != 1.0F) {
+                scale_by(s.sums.data() + static_cast<std::size_t>(row) * width, width, shrink);
+            }
+            s.total[row] = s.total[row] * shrink + exp_and_sum(x, visible, best);
+            s.best[row] = best;
+        }
+        s.widen_values(head.v + static_cast<std::size_t>(start) * dims, keys, dims, width);
+        multiply(s.scores.data(), kKeys, s.tile.data(), width, s.sums.data(), width, rows, width,
+                 keys, true);
+    }
+    for (int row = 0; row < rows; ++row) {
+        float* result = out + source(row);
+        std::copy_n(s.sums.data() + static_cast<std::size_t>(row) * width, dims, result);
+        scale_by(result, dims, 1.0F / s.total[row]);
+    }
+}
+
+void PrefillAttention::attend_and_sum(const LayerKv& kv, const PrefillQueries& queries, float* out,
+                                      float* column_sums, std::size_t stride) {
+    int longest = 0;
+    for (const LayerKv::Head& head : kv.heads()) {
+        longest = std::max(longest, head.kept + queries.first + queries.count);
+    }
+    std::vector<Scratch> scratch;
+    const int workers = std::min(threads_, queries.query_heads);
+    for (int i = 0; i < workers; ++i) {
+        scratch.emplace_back(meter_, kSumTokens, head_dim_, padded(longest));
+    }
+    parallel_for(workers, queries.query_heads, [&](int h, int thread) {
+        sum_head(kv, queries, h, out, column_sums + h * stride, scratch[thread]);
+    });
+}
+
+void PrefillAttention::sum_head(const LayerKv& kv, const PrefillQueries& queries, int h, float* out,
+                                float* sums, Scratch& s) {
+    const int dims = head_dim_;
+    const int width = padded(dims);
+    const int heads = queries.query_heads;
+    const LayerKv::Head& head = kv.head(h / (heads / kv.kv_heads()));
+    const auto source = [&](int token) {
+        return (static_cast<std::size_t>(token) * heads + h) * dims;
+    };
+    for (int first = 0; first < queries.count; first += kSumTokens) {
+        const int rows = std::min(kSumTokens, queries.count - first);
+        const int seen = head.kept + queries.first + first;
+        const int end = seen + rows;
+        const auto stride = static_cast<std::size_t>(padded(end));
+        for (int row = 0; row < rows; ++row) {
+            float* q = s.queries.data() + static_cast<std::size_t>(row) * dims;
+            std::copy_n(queries.q + source(first + row), dims, q);
+            scale_by(q, dims, queries.scale);
+        }
+        for (int start = 0; start < end; start += kKeys) {
+            const int keys = std::min(kKeys, end - start);
+            const int columns = padded(keys);
+            widen_transposed(head.k + static_cast<std::size_t>(start) * dims, keys, dims,
+                             s.tile.data(), columns);
+            multiply(s.queries.data(), dims, s.tile.data(), columns, s.scores.data() + start,
+                     stride, rows, columns, dims, false);
+        }
+        for (int row = 0; row < rows; ++row) {
+            float* x = s.scores.data() + row * stride;
+            const int visible = seen + row + 1;
+            const float total = exp_and_sum(x, visible, max_of(x, visible));
+            scale_by(x, visible, 1.0F / total);
+            std::fill(x + visible, x + end, 0.0F);
+            add_scaled(sums, x, visible, 1.0F);
+        }
+        std::fill_n(s.sums.data(), static_cast<std::size_t>(rows) * width, 0.0F);
+        for (int start = 0; start < end; start += kKeys) {
+            const int keys = std::min(kKeys, end - start);
+            s.widen_values(head.v + static_cast<std::size_t>(start) * dims, keys, dims, width);
+            multiply(s.scores.data() + start, stride, s.tile.data(), width, s.sums.data(), width,
+                     rows, width, keys, true);
+        }
+        for (int row = 0; row < rows; ++row) {
+            std::copy_n(s.sums.data() + static_cast<std::size_t>(row) * width, dims,
+                        out + source(first + row));
+        }
+    }
+}
+
+}  // namespace winnow

@@ -1,0 +1,48 @@
+// Attention of a chunk of prompt tokens over one layer's full K and V.
+#pragma once
+
+#include "cache/layer_kv.h"
+#include "core/memory.h"
+
+namespace winnow {
+
+/// A chunk of queries. Query i of the chunk sees the kept tokens of its head and the new tokens up
+/// to and including number first + i.
+struct PrefillQueries {
+    const float* q = nullptr;  // [count][H][D], post-RoPE
+    int count = 0;
+    int first = 0;  // index of the first query among the new tokens
+    int query_heads = 0;
+    float scale = 1.0F;  // on q.k
+};
+
+/// Tiled attention with softmax over all visible keys; K and V tiles are widened once for the R
+/// query heads that share them. Scratch per thread does not grow with T unless column sums are
+/// asked for. The same bits for any thread count.
+class PrefillAttention {
+  public:
+    PrefillAttention(int threads, int head_dim, MemoryMeter* meter);
+
+    /// Writes out [count][H][D].
+    void attend(const LayerKv& kv, const PrefillQueries& queries, float* out);
+
+    /// The same, and adds to column_sums[h][j] the softmax weight that key j of h's kv head gets
+    /// from every query: H2O's score, causal. Rows of `stride` floats. A block of rows keeps its
+    /// raw scores until it has seen all its keys; work is split by query head, so the sums do not
+    /// depend on the thread count.
+    void attend_and_sum(const LayerKv& kv, const PrefillQueries& queries, float* out,
+                        float* column_sums, std::size_t stride);
+
+  private:
+    struct Scratch;
+    void attend_block(const LayerKv& kv, const PrefillQueries& queries, int g, int block,
+                      float* out, Scratch& s);
+    void sum_head(const LayerKv& kv, const PrefillQueries& queries, int h, float* out, float* sums,
+                  Scratch& s);
+
+    int threads_;
+    int head_dim_;
+    MemoryMeter* meter_;
+};
+
+}  // namespace winnow

@@ -1,0 +1,50 @@
+// Affine group quantisation on either axis, shared by the formats that store a scale and a zero
+// per group. A side at 16 bits is f16 rows; otherwise a tile is a chain of blocks of group_size
+// tokens, so tiles laid end to end read as one longer tile. n = group_size, all numbers f16 or
+// packed codes (code_pack.h), no padding:
+//
+//   axis 0, per channel     scales [D] | zeros [D] | codes [D/4] runs of [n][4]
+//     A group is the n tokens of one channel. The four codes of a token's channel quad are
+//     adjacent, so a plane shifted and masked gives one 32-bit lane per token, four bytes of four
+//     channels each: what byte dot products (dpbusd, sdot) want. At 4 bits and n = 32 a quad takes
+//     64 bytes: low nibbles are tokens 0..15, high nibbles tokens 16..31.
+//
+//   axis 1, per token       scales [D/n][n] | zeros [D/n][n] | codes [n] runs of [D]
+//     A group is n channels of one token; scales of a channel group are adjacent over tokens. At
+//     4 bits and D = 64 a row takes 32 bytes: low nibbles are channels 0..31, high nibbles 32..63.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cache/format.h"
+
+namespace winnow {
+
+/// What a stored zero means.
+enum class AffineZero {
+    value,  ///< x' = code * s + zero
+    code,   ///< x' = (code - zero) * s
+};
+
+/// Chooses scale, zero and codes for x [count], finite and within +-65504; codes must be computed
+/// with the rounded scale and zero.
+using GroupSolver = void (*)(const float* x, int count, int bits, f16& scale, f16& zero,
+                             std::uint8_t* codes);
+
+/// The plain solver: s = (max - min) / (2^B - 1), zero = min, nearest code. AffineZero::value.
+void solve_min_max(const float* x, int count, int bits, f16& scale, f16& zero, std::uint8_t* codes);
+
+/// The fields of Format with the same names; see there for shapes and errors.
+void affine_check(const FormatSpec& spec);
+std::size_t affine_bytes(const FormatSpec& spec, Side side, int tokens);
+void affine_pack(const FormatSpec& spec, Side side, GroupSolver solve, const float* rows,
+                 int tokens, std::uint8_t* out);
+void affine_unpack(const FormatSpec& spec, Side side, AffineZero zero, const TileView& tile,
+                   float* rows);
+void affine_dot_k(const FormatSpec& spec, AffineZero zero, const TileView& tile, const float* q,
+                  int heads, float* scores, std::size_t stride);
+void affine_add_v(const FormatSpec& spec, AffineZero zero, const TileView& tile,
+                  const float* weights, std::size_t stride, int heads, float* out);
+
+}  // namespace winnow

@@ -1,0 +1,31 @@
+// Packing of B-bit codes, B in {2, 3, 4, 8}. One rule for every width, made for wide registers:
+// a run of n codes is striped, not packed neighbour by neighbour. A plane of b bits takes n*b/8
+// bytes; code e sits in byte e % (n*b/8) at bit (e / (n*b/8)) * b. So at 4 bits the low nibbles
+// are the first half of the run and the high nibbles the second, at 2 bits there are four
+// quarters, and one shift and one mask give whole vectors of consecutive codes. 3 bits are a
+// 2-bit plane (the low bits) followed by a 1-bit plane (the high bit).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace winnow {
+
+/// Bytes of a run of `count` codes; `count` is a multiple of 8.
+inline std::size_t packed_bytes(int bits, int count) {
+    return static_cast<std::size_t>(bits) * static_cast<std::size_t>(count) / 8;
+}
+
+/// Packs one run of `count` codes, each below 2^bits.
+void pack_codes(int bits, const std::uint8_t* codes, int count, std::uint8_t* out);
+
+/// The codes of one run, as bytes or as floats (what the kernels multiply with).
+void unpack_codes(int bits, const std::uint8_t* packed, int count, std::uint8_t* codes);
+void unpack_codes(int bits, const std::uint8_t* packed, int count, float* codes);
+
+/// A run of 4 * tokens codes in which the codes of four channels are adjacent, [tokens][4], read
+/// out per channel: [4][tokens]. `tokens` is a multiple of 8.
+void unpack_quad(int bits, const std::uint8_t* packed, int tokens, float* channels);
+void unpack_quad(int bits, const std::uint8_t* packed, int tokens, std::uint8_t* channels);
+
+}  // namespace winnow

@@ -1,0 +1,398 @@
+// KVQuant (2401.18079): keys per channel before RoPE, values per token, non-uniform levels, and
+// the ceil(1 %) of largest magnitude of every vector kept exactly (dense and sparse).
+//
+// A vector is one channel over the tile (K) or one token (V). Its largest values leave first; the
+// range [low, high] of the rest gives offset = (low + high) / 2 and scale = (high - low) / 2, both
+// f16. code = the nearest level to (x - offset) / scale, x' = offset + scale * level[code]. The
+// 2^B levels are the layer's codebook, one for K and one for V, fitted by fit(): the side data.
+//
+// A tile of T tokens (at most 512; n = group_size, v vectors of length m, u = ceil(m / 100)):
+//   offsets [v] f16 | scales [v] f16
+//   codes, K: [T/n][D/4] runs of [n][4];  V: [T] runs of [D]   (runs as in cache/code_pack.h)
+//   exact values [v][u] f16 | their places in the vector [v][u], ascending
+// A place is a byte where m < 256, else two; all ones marks an unused slot, which only
+// --outlier-threshold leaves. A side at 16 bits is f16 rows (keys still before RoPE).
+#include <winnow/error.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "cache/code_pack.h"
+#include "cache/codebook.h"
+#include "cache/format.h"
+#include "cache/rows.h"
+#include "core/rope.h"
+
+namespace winnow {
+namespace {
+
+using Size = std::size_t;
+
+constexpr int kMaxTileTokens = 512;
+constexpr int kUnused = 0xFFFF;
+static_assert(kMaxHeadDim <= kMaxVector && kMaxTileTokens <= kMaxVector);
+
+constexpr int kFitTokens = 128;  // length of a key vector while fitting
+constexpr int kFitSamples = 16384;
+
+// Where the parts of one tile lie.
+struct Layout {
+    int head_dim, bits, group, tokens;
+    int vectors, length, slots, place_bytes;
+    Size codes, values, places, bytes;
+
+    Layout(const FormatSpec& spec, Side side, int tile_tokens)
+        : head_dim(spec.head_dim),
+          bits(bits_of(spec, side)),
+          group(spec.group_size),
+          tokens(tile_tokens),
+          vectors(side == Side::key ? head_dim : tokens),
+          length(side == Side::key ? tokens : head_dim),
+          slots((length + 99) / 100),
+          place_bytes(length < 256 ? 1 : 2) {
+        const Size entries = static_cast<Size>(vectors) * static_cast<Size>(slots);
+        codes = 4 * static_cast<Size>(vectors);
+        values = codes + packed_bytes(bits, head_dim) * static_cast<Size>(tokens);
+        places = values + sizeof(f16) * entries;
+        bytes = places + static_cast<Size>(place_bytes) * entries;
+    }
+    // The codes of one quad of channels in one block of keys, and of one token of values.
+    Size key_run(int block, int quad) const {
+        return codes +
+               packed_bytes(bits, 4 * group) * static_cast<Size>(block * head_dim / 4 + quad);
+    }
+    Size value_run(int token) const {
+        return codes + packed_bytes(bits, head_dim) * static_cast<Size>(token);
+    }
+    int place(const std::uint8_t* tile, int vector, int slot) const {
+        const std::uint8_t* at = tile + places + place_bytes * (vector * slots + slot);
+        if (place_bytes == 1) return *at == 0xFF ? kUnused : *at;
+        return load_f16(at);
+    }
+    float exact(const std::uint8_t* tile, int vector, int slot) const {
+        return f16_to_f32(load_f16(tile + values + 2 * (vector * slots + slot)));
+    }
+};
+
+// Below 0 every value passes, so all slots are used: the paper's rule.
+float threshold_of(const FormatSpec& spec) {
+    return spec.outlier_threshold > 0.0F ? spec.outlier_threshold : -1.0F;
+}
+
+// x as clamped by the contract: element i of a vector that starts at `rows`, `step` apart.
+void gather(const float* rows, int length, int step, float* x) {
+    for (int i = 0; i < length; ++i) {
+        x[i] = std::clamp(rows[static_cast<Size>(i) * static_cast<Size>(step)], -kF16Max, kF16Max);
+    }
+}
+
+// Writes everything of vector v but the codes, which go to `codes` [length].
+void pack_vector(const Layout& layout, float threshold, const Nearest& nearest, const float* x,
+                 int v, std::uint8_t* out, std::uint8_t* codes) {
+    const Normal normal = normalise(x, layout.length, layout.slots, threshold);
+    store_f16(out + 2 * v, normal.offset);
+    store_f16(out + 2 * (layout.vectors + v), normal.scale);
+    const float offset = f16_to_f32(normal.offset), scale = f16_to_f32(normal.scale);
+    for (int i = 0; i < layout.length; ++i) {
+        codes[i] = scale == 0.0F ? nearest(0.0F) : nearest((x[i] - offset) / scale);
+    }
+    for (int slot = 0; slot < layout.slots; ++slot) {
+        const bool used = slot < normal.exact;
+        const int place = used ? normal.place[slot] : kUnused;
+        const int at = v * layout.slots + slot;
+        store_f16(out + layout.values + 2 * at, used ? f32_to_f16(x[place]) : f16{0});
+        std::uint8_t* to = out + layout.places + layout.place_bytes * at;
+        if (layout.place_bytes == 1) {
+            *to = static_cast<std::uint8_t>(place);
+        } else {
+            store_f16(to, static_cast<f16>(place));
+        }
+    }
+}
+
+int codebook_floats(int bits) {
+    return bits < 16 ? 1 << bits : 0;
+}
+
+const float* codebook(const FormatSpec& spec, Side side, const float* side_data) {
+    if (side_data == nullptr) {
+        throw failure("kvquant needs the layer's fitted codebook, but the cache has none.");
+    }
+    return side == Side::key ? side_data : side_data + codebook_floats(spec.bits_k);
+}
+
+void require_tile(const FormatSpec& spec, int tokens) {
+    require_whole_groups(spec, tokens);
+    if (tokens > kMaxTileTokens) {
+        throw failure("kvquant stores tiles of at most " + std::to_string(kMaxTileTokens) +
+                      " tokens, but was given " + std::to_string(tokens) + ".");
+    }
+}
+
+void pack(const FormatSpec& spec, Side side, const float* rows, int tokens, const float* side_data,
+          std::uint8_t* out) {
+    if (bits_of(spec, side) == 16) return f16_rows_pack(spec, side, rows, tokens, out);
+    require_tile(spec, tokens);
+    require_no_nan(spec, side, rows, tokens);
+    const Layout layout(spec, side, tokens);
+    const Nearest nearest(codebook(spec, side, side_data), layout.bits);
+    const float threshold = threshold_of(spec);
+    const int d = layout.head_dim, group = layout.group;
+    float x[kMaxVector];
+    std::uint8_t codes[kMaxVector], quad[4 * kMaxTileTokens];
+    for (int v = 0; v < layout.vectors; ++v) {
+        const bool key = side == Side::key;
+        gather(key ? rows + v : rows + v * d, layout.length, key ? d : 1, x);
+        pack_vector(layout, threshold, nearest, x, v, out, codes);
+        if (!key) {
+            pack_codes(layout.bits, codes, d, out + layout.value_run(v));
+            continue;
+        }
+        for (int t = 0; t < tokens; ++t) quad[4 * t + v % 4] = codes[t];
+        for (int block = 0; v % 4 == 3 && block < tokens / group; ++block) {
+            std::uint8_t* run = out + layout.key_run(block, v / 4);
+            pack_codes(layout.bits, quad + 4 * block * group, 4 * group, run);
+        }
+    }
+}
+
+// One block of group_size keys, [D][n] and before RoPE. next [D] holds each channel's first exact
+// slot that lies in this block or later; it starts at 0 and moves on.
+void restore_keys(const Layout& layout, const float* levels, const std::uint8_t* tile, int block,
+                  std::uint16_t* next, float* keys) {
+    std::uint8_t quad[4 * kMaxGroupSize];
+    const int group = layout.group, first = block * group;
+    for (int c = 0; c < layout.head_dim; ++c) {
+        if (c % 4 == 0) unpack_quad(layout.bits, tile + layout.key_run(block, c / 4), group, quad);
+        const std::uint8_t* codes = quad + c % 4 * group;
+        const float offset = f16_to_f32(load_f16(tile + 2 * c));
+        const float scale = f16_to_f32(load_f16(tile + 2 * (layout.vectors + c)));
+        float* channel = keys + c * group;
+        for (int t = 0; t < group; ++t) channel[t] = offset + scale * levels[codes[t]];
+        for (; next[c] < layout.slots; ++next[c]) {
+            const int place = layout.place(tile, c, next[c]);
+            if (place >= first + group) break;
+            channel[place - first] = layout.exact(tile, c, next[c]);
+        }
+    }
+}
+
+// Token t of the values, [D].
+void restore_value(const Layout& layout, const float* levels, const std::uint8_t* tile, int t,
+                   float* row) {
+    std::uint8_t codes[kMaxHeadDim];
+    unpack_codes(layout.bits, tile + layout.value_run(t), layout.head_dim, codes);
+    const float offset = f16_to_f32(load_f16(tile + 2 * t));
+    const float scale = f16_to_f32(load_f16(tile + 2 * (layout.vectors + t)));
+    for (int c = 0; c < layout.head_dim; ++c) row[c] = offset + scale * levels[codes[c]];
+    for (int slot = 0; slot < layout.slots; ++slot) {
+        const int place = layout.place(tile, t, slot);
+        if (place == kUnused) break;
+        row[place] = layout.exact(tile, t, slot);
+    }
+}
+
+void unpack(const FormatSpec& spec, Side side, const TileView& tile, float* rows) {
+    if (bits_of(spec, side) == 16) return f16_rows_unpack(spec, tile, rows);
+    require_tile(spec, tile.tokens);
+    const Layout layout(spec, side, tile.tokens);
+    const float* levels = codebook(spec, side, tile.side_data);
+    const int d = layout.head_dim, group = layout.group;
+    if (side == Side::value) {
+        for (int t = 0; t < tile.tokens; ++t) {
+            restore_value(layout, levels, tile.data, t, rows + t * d);
+        }
+        return;
+    }
+    float* keys = thread_scratch(static_cast<Size>(d) * static_cast<Size>(group));
+    std::uint16_t next[kMaxHeadDim] = {};
+    for (int block = 0; block < tile.tokens / group; ++block) {
+        restore_keys(layout, levels, tile.data, block, next, keys);
+        for (int t = 0; t < group; ++t) {
+            float* row = rows + (block * group + t) * d;
+            for (int c = 0; c < d; ++c) row[c] = keys[c * group + t];
+        }
+    }
+}
+
+// Turns a block of keys [D][n] to its positions, as the model does. cos and sin are [pairs][n].
+void rotate_keys(const RopeTable& rope, const std::int32_t* positions, int group, float* keys,
+                 float* cos, float* sin) {
+    const RopeParams& params = rope.params();
+    const int pairs = params.dims / 2;
+    float token_cos[kMaxHeadDim / 2], token_sin[kMaxHeadDim / 2];
+    for (int t = 0; t < group; ++t) {
+        rope.angles(positions[t], token_cos, token_sin);
+        for (int p = 0; p < pairs; ++p) {
+            cos[p * group + t] = token_cos[p];
+            sin[p * group + t] = token_sin[p];
+        }
+    }
+    for (int p = 0; p < pairs; ++p) {
+        float* a = keys + (params.halves ? p : 2 * p) * group;
+        float* b = keys + (params.halves ? p + pairs : 2 * p + 1) * group;
+        const float* cp = cos + p * group;
+        const float* sp = sin + p * group;
+        for (int t = 0; t < group; ++t) {
+            const float x = a[t], y = b[t];
+            a[t] = x * cp[t] - y * sp[t];
+            b[t] = x * sp[t] + y * cp[t];
+        }
+    }
+}
+
+// A key side at 16 bits: rows before RoPE.
+void dot_f16_keys(const FormatSpec& spec, const TileView& tile, const float* q, int heads,
+                  float* scores, Size stride) {
+    float row[kMaxHeadDim];
+    const int d = spec.head_dim;
+    for (int t = 0; t < tile.tokens; ++t) {
+        floats_from_f16(tile.data + 2 * static_cast<Size>(d) * static_cast<Size>(t), d, row);
+        tile.rope->rotate(row, tile.positions[t]);
+        for (int r = 0; r < heads; ++r) {
+            scores[static_cast<Size>(r) * stride + static_cast<Size>(t)] = dot(q + r * d, row, d);
+        }
+    }
+}
+
+void dot_k(const FormatSpec& spec, const TileView& tile, const float* q, int heads, float* scores,
+           std::size_t stride) {
+    const int d = spec.head_dim, group = spec.group_size;
+    if (tile.rope == nullptr || tile.positions == nullptr || tile.rope->params().dims > d) {
+        throw failure(
+            "kvquant keeps keys before RoPE and needs their positions and a rotation of "
+            "at most " +
+            std::to_string(d) + " channels to read them.");
+    }
+    if (spec.bits_k == 16) return dot_f16_keys(spec, tile, q, heads, scores, stride);
+    require_tile(spec, tile.tokens);
+    const Layout layout(spec, Side::key, tile.tokens);
+    const float* levels = codebook(spec, Side::key, tile.side_data);
+    const Size block_floats = static_cast<Size>(d) * static_cast<Size>(group);
+    float* keys = thread_scratch(2 * block_floats);
+    float* cos = keys + block_floats;
+    float* sin = cos + block_floats / 2;
+    std::uint16_t next[kMaxHeadDim] = {};
+    for (int block = 0; block < tile.tokens / group; ++block) {
+        restore_keys(layout, levels, tile.data, block, next, keys);
+        rotate_keys(*tile.rope, tile.positions + block * group, group, keys, cos, sin);
+        for (int r = 0; r < heads; ++r) {
+            float* row = scores + static_cast<Size>(r) * stride + block * group;
+            std::fill(row, row + group, 0.0F);
+            for (int c = 0; c < d; c += 4) add_quad(q + r * d + c, keys + c * group, group, row);
+        }
+    }
+}
+
+void add_v(const FormatSpec& spec, const TileView& tile, const float* weights, std::size_t stride,
+           int heads, float* out) {
+    if (spec.bits_v == 16) return f16_rows_add_v(spec, tile, weights, stride, heads, out);
+    require_tile(spec, tile.tokens);
+    const Layout layout(spec, Side::value, tile.tokens);
+    const float* levels = codebook(spec, Side::value, tile.side_data);
+    const int d = layout.head_dim;
+    float row[kMaxHeadDim];
+    for (int t = 0; t < tile.tokens; ++t) {
+        restore_value(layout, levels, tile.data, t, row);
+        for (int r = 0; r < heads; ++r) {
+            const float weight = weights[static_cast<Size>(r) * stride + static_cast<Size>(t)];
+            add_scaled(weight, row, d, out + r * d);
+        }
+    }
+}
+
+// Appends a vector's normalised values, without its exact ones.
+void add_samples(const FormatSpec& spec, const float* x, int length, std::vector<float>& samples) {
+    const Normal normal = normalise(x, length, (length + 99) / 100, threshold_of(spec));
+    const float offset = f16_to_f32(normal.offset), scale = f16_to_f32(normal.scale);
+    if (scale == 0.0F) return;
+    for (int i = 0; i < length; ++i) {
+        if (!normal.is_exact(i)) samples.push_back((x[i] - offset) / scale);
+    }
+}
+
+// An even subsample of vectors, so that fitting costs the same for any prompt.
+void fit_side(const FormatSpec& spec, Side side, std::span<const float> rows, float* levels) {
+    const int d = spec.head_dim, n = static_cast<int>(rows.size() / static_cast<Size>(d));
+    require_no_nan(spec, side, rows.data(), n);
+    std::vector<float> samples;
+    float x[kMaxVector];
+    if (n > 0 && side == Side::key) {
+        const int length = std::min(n, kFitTokens);
+        const long chunks = n / length;
+        const long count = std::min<long>(chunks * d, std::max(d, kFitSamples / length));
+        for (long i = 0; i < count; ++i) {
+            const long row = i * chunks / count * length;
+            gather(rows.data() + row * d + i % d, length, d, x);
+            add_samples(spec, x, length, samples);
+        }
+    } else if (n > 0) {
+        const long count = std::min(n, std::max(1, kFitSamples / d));
+        for (long i = 0; i < count; ++i) {
+            gather(rows.data() + i * n / count * d, d, 1, x);
+            add_samples(spec, x, d, samples);
+        }
+    }
+    fit_codebook(samples, bits_of(spec, side), levels);
+}
+
+void fit(const FormatSpec& spec, std::span<const float> k, std::span<const float> v,
+         float* side_data) {
+    if (spec.bits_k < 16) fit_side(spec, Side::key, k, side_data);
+    if (spec.bits_v < 16) {
+        fit_side(spec, Side::value, v, side_data + codebook_floats(spec.bits_k));
+    }
+}
+
+void check(const FormatSpec& spec) {
+    check_shape(spec);
+    check_bits(spec, {2, 3, 4, 8, 16});
+    if (spec.key_axis != 0 || spec.value_axis != 1) {
+        throw usage_error("kvquant stores keys per channel and values per token: --key-axis is " +
+                          std::to_string(spec.key_axis) + " and must be 0, --value-axis is " +
+                          std::to_string(spec.value_axis) + " and must be 1.");
+    }
+    if (!(spec.outlier_threshold >= 0.0F)) {
+        throw usage_error("--outlier-threshold is " + std::to_string(spec.outlier_threshold) +
+                          "; it must be 0 (the largest 1 %) or above.");
+    }
+}
+
+std::size_t bytes(const FormatSpec& spec, Side side, int tokens) {
+    if (bits_of(spec, side) == 16) return f16_rows_bytes(spec, tokens);
+    require_tile(spec, tokens);
+    return Layout(spec, side, tokens).bytes;
+}
+
+}  // namespace
+
+extern const Format format_kvquant;
+const Format format_kvquant{
+    .name = "kvquant",
+    .paper = "2401.18079",
+    .summary = "keys before RoPE, fitted levels, the largest 1 % exact",
+    .departures =
+        "The codebook is fitted on the prompt itself, not offline with Fisher weights. The ceil(1 "
+        "%) of largest magnitude per vector is exact (official: 0.5 % at each end), a channel's "
+        "vector is a tile of up to 512 tokens. --outlier-threshold keeps at most as many.",
+    .default_key_axis = 0,
+    .default_value_axis = 1,
+    .pre_rope_keys = true,
+    .exact_head = 1,
+    .check = check,
+    .tile_tokens =
+        [](const FormatSpec& spec) { return kMaxTileTokens / spec.group_size * spec.group_size; },
+    .bytes = bytes,
+    .side_floats =
+        [](const FormatSpec& spec) {
+            return codebook_floats(spec.bits_k) + codebook_floats(spec.bits_v);
+        },
+    .fit = fit,
+    .pack = pack,
+    .unpack = unpack,
+    .dot_k = dot_k,
+    .add_v = add_v,
+};
+
+}  // namespace winnow

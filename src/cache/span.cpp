@@ -1,0 +1,227 @@
+#include "cache/span.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/rope.h"
+#include "kernels/dense.h"
+
+namespace winnow {
+
+namespace {
+
+// Room is added in steps of a 32nd, so that packing a group seldom copies a long span and the
+// reserve stays small; all of it is counted.
+template <class T>
+void make_room(Buffer<T>& buffer, std::size_t needed) {
+    if (buffer.size() < needed) {
+        buffer.resize(buffer.empty() ? needed : needed + needed / 32);
+    }
+}
+
+}  // namespace
+
+Span::Span(const SpanLayout* layout, MemoryMeter* meter)
+    : layout_(layout),
+      meter_(meter),
+      exact_k_(meter, 0, "the cache's f16 rows"),
+      exact_v_(meter, 0, "the cache's f16 rows"),
+      packed_k_(meter, 0, "the packed cache"),
+      packed_v_(meter, 0, "the packed cache"),
+      positions_(meter, 0, "the cache's positions") {}
+
+void Span::append(const f16* k, const f16* v, const std::int32_t* positions, int n,
+                  const float* side_data) {
+    note_positions(positions, n);
+    const std::size_t d = dims();
+    const int group = layout_->spec.group_size;
+    const int capacity = layout_->tail_capacity();
+    reserve_exact(n);
+    const auto advance = [&](int count) {
+        k += count * d;
+        v += count * d;
+        n -= count;
+    };
+    const auto take = [&](int count) {  // into the f16 rows, behind what is there
+        const std::size_t used = static_cast<std::size_t>(head_ + tail_) * d;
+        std::memcpy(exact_k_.data() + used, k, count * d * sizeof(f16));
+        std::memcpy(exact_v_.data() + used, v, count * d * sizeof(f16));
+        advance(count);
+    };
+    if (packed_ == 0 && tail_ == 0 && head_ < layout_->head_tokens) {
+        const int count = std::min(n, layout_->head_tokens - head_);
+        take(count);
+        head_ += count;
+    }
+    while (n > 0) {
+        if (tail_ == capacity) {
+            pack_oldest(group, side_data);
+        } else if (tail_ == 0 && n > capacity) {  // a prompt: whole groups need no stop in the tail
+            const int leaving = (n - layout_->residual_length) / group * group;
+            pack_tile(k, v, head_ + packed_, leaving, side_data);
+            advance(leaving);
+        } else {
+            const int count = std::min(n, capacity - tail_);
+            take(count);
+            tail_ += count;
+        }
+    }
+}
+
+// Rows are added a few at a time while the tail fills for the first time, so that a short span
+// costs about what it holds.
+void Span::reserve_exact(int n) {
+    const int most = layout_->head_tokens + layout_->tail_capacity();
+    const int needed = std::min(most, head_ + tail_ + n);
+    if (exact_k_.size() < needed * dims()) {
+        const int room = std::min(most, exact_k_.empty() ? needed : needed + 8);
+        exact_k_.resize(room * dims());
+        exact_v_.resize(room * dims());
+    }
+}
+
+void Span::pack_oldest(int count, const float* side_data) {
+    const std::size_t d = dims();
+    f16* k = exact_k_.data() + head_ * d;
+    f16* v = exact_v_.data() + head_ * d;
+    pack_tile(k, v, head_ + packed_, count, side_data);
+    tail_ -= count;
+    std::memmove(k, k + count * d, tail_ * d * sizeof(f16));
+    std::memmove(v, v + count * d, tail_ * d * sizeof(f16));
+}
+
+// `first` is the index of the first row among all tokens of the span.
+void Span::pack_tile(const f16* k, const f16* v, int first, int count, const float* side_data) {
+    const FormatSpec& spec = layout_->spec;
+    const Format& format = *spec.format;
+    const int most = format.tile_tokens != nullptr ? format.tile_tokens(spec) : count;
+    std::vector<float> rows(static_cast<std::size_t>(std::min(most, count)) * dims());
+    for (int done = 0; done < count;) {
+        const int n = std::min(most, count - done);
+        const std::size_t k_bytes = format.bytes(spec, Side::key, n);
+        const std::size_t v_bytes = format.bytes(spec, Side::value, n);
+        make_room(packed_k_, packed_k_used_ + k_bytes);
+        make_room(packed_v_, packed_v_used_ + v_bytes);
+        widen(k + done * dims(), rows.data(), n * dims());
+        if (layout_->pre_rope()) {
+            for (int t = 0; t < n; ++t) {
+                layout_->rope->unrotate(rows.data() + t * dims(), position(first + done + t));
+            }
+        }
+        format.pack(spec, Side::key, rows.data(), n, side_data, packed_k_.data() + packed_k_used_);
+        widen(v + done * dims(), rows.data(), n * dims());
+        format.pack(spec, Side::value, rows.data(), n, side_data,
+                    packed_v_.data() + packed_v_used_);
+        const bool joins = format.tile_tokens == nullptr && !tiles_.empty();
+        if (joins) {
+            tiles_.back().tokens += n;
+        } else {
+            tiles_.push_back({packed_, n, packed_k_used_, packed_v_used_});
+        }
+        packed_k_used_ += k_bytes;
+        packed_v_used_ += v_bytes;
+        packed_ += n;
+        done += n;
+    }
+}
+
+void Span::note_positions(const std::int32_t* positions, int n) {
+    const int held = tokens();
+    const bool gapless = n == 0 || (positions[0] == held && positions[n - 1] == held + n - 1);
+    if (contiguous() && gapless) {
+        return;
+    }
+    const std::size_t needed = static_cast<std::size_t>(held + n);
+    if (positions_.size() < needed) {
+        const bool fresh = positions_.empty();
+        positions_.resize(fresh ? needed : needed + std::max<std::size_t>(8, needed / 32));
+        for (int i = 0; fresh && i < held; ++i) {
+            positions_[static_cast<std::size_t>(i)] = i;
+        }
+    }
+    std::copy_n(positions, n, positions_.data() + held);
+}
+
+void Span::rebuild(const f16* k, const f16* v, const std::int32_t* positions,
+                   std::span<const std::int32_t> kept, const float* side_data) {
+    const std::size_t d = dims();
+    std::vector<f16> k_rows(kept.size() * d);
+    std::vector<f16> v_rows(kept.size() * d);
+    std::vector<std::int32_t> kept_positions(kept.size());
+    for (std::size_t i = 0; i < kept.size(); ++i) {
+        const auto from = static_cast<std::size_t>(kept[i]);
+        std::memcpy(k_rows.data() + i * d, k + from * d, d * sizeof(f16));
+        std::memcpy(v_rows.data() + i * d, v + from * d, d * sizeof(f16));
+        kept_positions[i] = positions[from];
+    }
+    clear();
+    append(k_rows.data(), v_rows.data(), kept_positions.data(), static_cast<int>(kept.size()),
+           side_data);
+}
+
+void Span::clear() {
+    Span fresh(layout_, meter_);
+    *this = std::move(fresh);
+}
+
+void Span::read(f16* k, f16* v, std::int32_t* positions, const float* side_data) const {
+    const std::size_t d = dims();
+    for (int i = 0; i < tokens(); ++i) {
+        positions[i] = position(i);
+    }
+    std::memcpy(k, head_k(), head_ * d * sizeof(f16));
+    std::memcpy(v, head_v(), head_ * d * sizeof(f16));
+    // A stretch of tokens at a time bounds the scratch where tiles are long runs.
+    const FormatSpec& spec = layout_->spec;
+    const int step = spec.format->tile_tokens != nullptr ? spec.format->tile_tokens(spec)
+                                                         : 8 * spec.group_size;
+    std::vector<float> rows(static_cast<std::size_t>(step) * d);
+    for (const Tile& tile : tiles_) {
+        for (int done = 0; done < tile.tokens; done += step) {
+            const int n = std::min(step, tile.tokens - done);
+            const std::size_t at = static_cast<std::size_t>(head_ + tile.first + done);
+            TileView view{.tokens = n,
+                          .side_data = side_data,
+                          .positions = positions + at,
+                          .rope = layout_->rope};
+            view.data = packed_k_.data() + tile.k_offset + spec.format->bytes(spec, Side::key, done);
+            spec.format->unpack(spec, Side::key, view, rows.data());
+            if (layout_->pre_rope()) {
+                for (int t = 0; t < n; ++t) {
+                    layout_->rope->rotate(rows.data() + t * d, positions[at + t]);
+                }
+            }
+            narrow(rows.data(), k + at * d, n * d);
+            view.data =
+                packed_v_.data() + tile.v_offset + spec.format->bytes(spec, Side::value, done);
+            spec.format->unpack(spec, Side::value, view, rows.data());
+            narrow(rows.data(), v + at * d, n * d);
+        }
+    }
+    const std::size_t at = static_cast<std::size_t>(head_ + packed_) * d;
+    std::memcpy(k + at, tail_k(), tail_ * d * sizeof(f16));
+    std::memcpy(v + at, tail_v(), tail_ * d * sizeof(f16));
+}
+
+std::size_t Span::bytes() const {
+    return exact_k_.bytes() + exact_v_.bytes() + packed_k_.bytes() + packed_v_.bytes() +
+           positions_.bytes();
+}
+
+Span Span::clone(const SpanLayout* layout, MemoryMeter* meter) const {
+    Span copy(layout, meter);
+    copy.head_ = head_;
+    copy.packed_ = packed_;
+    copy.tail_ = tail_;
+    copy.exact_k_ = exact_k_.clone(meter);
+    copy.exact_v_ = exact_v_.clone(meter);
+    copy.packed_k_ = packed_k_.clone(meter);
+    copy.packed_v_ = packed_v_.clone(meter);
+    copy.packed_k_used_ = packed_k_used_;
+    copy.packed_v_used_ = packed_v_used_;
+    copy.tiles_ = tiles_;
+    copy.positions_ = positions_.clone(meter);
+    return copy;
+}
+
+}  // namespace winnow

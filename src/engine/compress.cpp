@@ -1,0 +1,207 @@
+#include "engine/compress.h"
+
+#include <algorithm>
+#include <climits>
+#include <cmath>
+
+#include "prune/select.h"
+
+namespace winnow {
+
+namespace {
+
+using Kept = std::vector<std::vector<std::int32_t>>;
+
+/// A layer's tokens in the shape a policy reads.
+class Observed {
+  public:
+    Observed(const Session::Impl& session, int layer, const LayerView& view) {
+        const Hparams& h = session.hparams();
+        const int group = h.query_heads / h.kv_heads;
+        for (int g = 0; g < h.kv_heads; ++g) {
+            const LayerKv::Head& head = view.kv->head(g);
+            HeadObservation& seen = heads_.emplace_back(
+                HeadObservation{.tokens = head.tokens,
+                                .k = head.k,
+                                .v = head.v,
+                                .positions = head.positions});
+            if (view.column_sums != nullptr) {
+                std::vector<float>& sums = sums_.emplace_back();
+                for (int r = 0; r < group; ++r) {
+                    const float* row = view.column_sums + (g * group + r) * view.stride;
+                    sums.insert(sums.end(), row, row + head.tokens);
+                }
+                seen.column_sums = sums.data();
+            }
+            scores_.emplace_back(static_cast<std::size_t>(head.tokens));
+        }
+        for (std::vector<float>& scores : scores_) {
+            rows_.push_back(scores.data());
+        }
+        seen_ = {.layer = layer,
+                 .layers = h.layers,
+                 .query_heads = h.query_heads,
+                 .kv_heads = h.kv_heads,
+                 .head_dim = h.head_dim,
+                 .window = view.window,
+                 .window_queries = view.window_queries.data(),
+                 .scale = 1.0F / std::sqrt(static_cast<float>(h.head_dim)),
+                 .threads = session.m().threads,
+                 .heads = heads_};
+    }
+
+    const Observation& seen() const { return seen_; }
+    std::span<float* const> rows() const { return rows_; }
+    const std::vector<float>& scores(int g) const { return scores_[g]; }
+
+  private:
+    std::vector<HeadObservation> heads_;
+    std::vector<std::vector<float>> sums_;
+    std::vector<std::vector<float>> scores_;
+    std::vector<float*> rows_;
+    Observation seen_;
+};
+
+struct Selection {
+    Kept kept;
+    bool all = true;  // nothing is dropped
+};
+
+Selection select_layer(Session::Impl& session, int layer, const LayerView& view, int layer_budget,
+                       std::vector<int>& budget, bool fix_budget) {
+    const Policy& policy = *session.plan.policy;
+    const PolicyParams params = session.plan.layer_params(layer, session.budget_tokens);
+    const int heads = view.kv->kv_heads();
+    const bool over = [&] {
+        for (int g = 0; g < heads; ++g) {
+            if (view.kv->head(g).tokens > (fix_budget ? layer_budget : budget[g])) {
+                return true;
+            }
+        }
+        return false;
+    }();
+    SessionLayer& state = session.layers[layer];
+    Selection result;
+    if (fix_budget) {
+        budget.assign(heads, layer_budget);
+    }
+    if (!over) {
+        state.scores.clear();
+        return result;
+    }
+    const Observed observed(session, layer, view);
+    if (policy.score != nullptr) {
+        policy.score(observed.seen(), params, observed.rows());
+    }
+    if (fix_budget && policy.head_budgets != nullptr) {
+        policy.head_budgets(observed.seen(), params, observed.rows(), layer_budget, budget);
+    }
+    state.scores.assign(session.options.keep_scores ? heads : 0, {});
+    for (int g = 0; g < heads; ++g) {
+        const int tokens = view.kv->head(g).tokens;
+        const Protected fixed = policy.protect != nullptr
+                                    ? policy.protect(params, budget[g], tokens)
+                                    : Protected{};
+        const std::span<const float> scores =
+            policy.score != nullptr ? std::span<const float>(observed.scores(g))
+                                    : std::span<const float>();
+        result.kept.push_back(select(scores, tokens, budget[g], fixed));
+        result.all = result.all && static_cast<int>(result.kept.back().size()) == tokens;
+        if (session.options.keep_scores) {
+            for (std::int32_t at : result.kept.back()) {
+                const bool by_rule =
+                    scores.empty() || at < fixed.front || at >= tokens - fixed.back;
+                state.scores[g].push_back(by_rule ? std::nanf("") : scores[at]);
+            }
+        }
+    }
+    return result;
+}
+
+// The rows of a layer's store, unpacked for as long as the policy needs them.
+LayerKv unpack_layer(Session::Impl& session, const LayerStore& store) {
+    std::vector<int> kept;
+    for (int g = 0; g < store.kv_heads(); ++g) {
+        kept.push_back(store.span(g).tokens());
+    }
+    LayerKv kv(&session.work, kept, 0, session.hparams().head_dim);
+    for (int g = 0; g < store.kv_heads(); ++g) {
+        const LayerKv::Head& head = kv.head(g);
+        store.read(g, head.k, head.v, head.positions);
+    }
+    return kv;
+}
+
+void keep_sums(LayerStore& store, const LayerView& view, const Kept* kept) {
+    const int group = store.query_heads() / store.kv_heads();
+    for (int g = 0; store.has_sums() && g < store.kv_heads(); ++g) {
+        std::vector<std::int32_t> all;
+        if (kept == nullptr) {
+            for (int t = 0; t < view.kv->head(g).tokens; ++t) {
+                all.push_back(t);
+            }
+        }
+        store.replace_sums(g, view.column_sums + g * group * view.stride, view.stride,
+                           kept == nullptr ? all : (*kept)[g]);
+    }
+}
+
+}  // namespace
+
+void compress_layer(Session::Impl& session, int layer, const LayerView& view, int tokens) {
+    SessionLayer& state = session.layers[layer];
+    const int budget = session.plan.budget(layer, tokens, session.budget_tokens);
+    const Selection selected = select_layer(session, layer, view, budget, state.budget, true);
+    if (selected.all) {
+        state.store->append(*view.kv);
+    } else {
+        const bool again = state.store->span(0).tokens() > 0;
+        session.repackings += again ? state.store->kv_heads() : 0;
+        state.store->rebuild(*view.kv, selected.kept);
+    }
+    keep_sums(*state.store, view, selected.all ? nullptr : &selected.kept);
+}
+
+void evict_if_over(Session::Impl& session, int layer) {
+    SessionLayer& state = session.layers[layer];
+    LayerStore& store = *state.store;
+    const SpanLayout& layout = store.layout();
+    const int slack = layout.residual_length + layout.spec.group_size;
+    bool over = false;
+    for (int g = 0; g < store.kv_heads(); ++g) {
+        const int budget = g < static_cast<int>(state.budget.size()) ? state.budget[g] : INT_MAX;
+        over = over || store.span(g).tokens() - slack >= budget;
+    }
+    if (!over) {
+        return;
+    }
+    const LayerKv kv = unpack_layer(session, store);
+    const Hparams& h = session.hparams();
+    LayerView view{.kv = &kv, .window = store.queries()};
+    view.window_queries.resize(static_cast<std::size_t>(view.window) * h.query_heads * h.head_dim);
+    store.read_queries(view.window_queries.data());
+    std::vector<float> sums;
+    if (store.has_sums()) {
+        const int group = h.query_heads / h.kv_heads;
+        view.stride = static_cast<std::size_t>(store.longest());
+        sums.resize(view.stride * h.query_heads);
+        for (int head = 0; head < h.query_heads; ++head) {
+            const int g = head / group;
+            const float* from = store.sums(g) + (head % group) * store.sums_stride(g);
+            std::copy_n(from, store.span(g).tokens(), sums.data() + head * view.stride);
+        }
+        view.column_sums = sums.data();
+    }
+    const Selection selected = select_layer(session, layer, view, 0, state.budget, false);
+    if (selected.all) {
+        return;
+    }
+    for (int g = 0; g < store.kv_heads(); ++g) {
+        session.evictions += static_cast<std::uint64_t>(kv.head(g).tokens) - selected.kept[g].size();
+        ++session.repackings;
+    }
+    store.rebuild(kv, selected.kept);
+    keep_sums(store, view, &selected.kept);
+}
+
+}  // namespace winnow

@@ -1,0 +1,47 @@
+// What a Model holds.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "attend/decode_attention.h"
+#include "engine/decode_graphs.h"
+#include "gguf/precheck.h"
+#include "model/arch.h"
+#include "model/weights.h"
+#include "text/vocab.h"
+#include "winnow/winnow.h"
+
+namespace winnow {
+
+struct Model::Impl {
+    ModelInfo info;
+    int threads = 1;
+    std::shared_ptr<const gguf::File> file;
+    const Arch* arch = nullptr;
+    Hparams hparams;
+    std::unique_ptr<WeightStore> weights;
+    std::shared_ptr<const Vocab> vocab;
+
+    // Computation on one model runs one call at a time.
+    mutable std::mutex compute;
+    mutable std::map<int, std::unique_ptr<DecodeGraphs>> decode_graphs;  // by batch size
+    mutable std::unique_ptr<DecodeAttention> attention;
+    mutable std::once_flag hashed;
+    mutable std::string sha256;
+
+    BlockContext block(ggml_context* ctx, ggml_tensor* positions) const {
+        return {.ctx = ctx,
+                .hparams = &hparams,
+                .weights = &weights->weights(),
+                .positions = positions};
+    }
+    /// The graphs of a decode step of `batch` sessions, built on first use. Hold `compute`.
+    DecodeGraphs& graphs(int batch) const;
+    /// The attention of decode steps, with its scratch. Hold `compute`.
+    DecodeAttention& decode_attention() const;
+};
+
+}  // namespace winnow

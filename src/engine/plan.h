@@ -1,0 +1,42 @@
+// From the user's options to what each layer keeps and how it stores it.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "cache/layer_store.h"
+#include "core/rope.h"
+#include "model/hparams.h"
+#include "prune/policy.h"
+#include "winnow/options.h"
+
+namespace winnow {
+
+/// One layer's part of a plan.
+struct LayerPlan {
+    SpanLayout layout;
+    double cap_factor = 1.0;  ///< tokens this layer keeps per token of the cap (layerquant)
+};
+
+/// What the options mean for a model. Copied into each session.
+struct Plan {
+    CacheOptions options;  ///< every default filled in
+    const Policy* policy = nullptr;
+    PolicyParams params;  ///< cap 0 where it is a share of the prompt
+    LayerMemory memory;
+    std::vector<LayerPlan> layers;
+    std::shared_ptr<const RopeTable> rope;
+
+    /// The policy's settings for `layer` when a prompt of `prompt_tokens` is read.
+    PolicyParams layer_params(int layer, int prompt_tokens) const;
+    /// Tokens per kv head that `layer` keeps of a span of `tokens`; all of them gives INT_MAX.
+    int budget(int layer, int tokens, int prompt_tokens) const;
+};
+
+/// Fills in every default that does not depend on a model. Throws a usage Error naming the flag.
+CacheOptions fill_defaults(CacheOptions options);
+
+/// Throws a usage Error when the options do not fit the model's shape.
+Plan make_plan(const CacheOptions& options, const Hparams& hparams);
+
+}  // namespace winnow

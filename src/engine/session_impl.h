@@ -1,0 +1,53 @@
+// What a Session holds.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "core/memory.h"
+#include "engine/model_impl.h"
+#include "engine/plan.h"
+
+namespace winnow {
+
+/// A layer's share of a session.
+struct SessionLayer {
+    std::unique_ptr<LayerStore> store;
+    std::vector<int> budget;  // [G] tokens a head may keep; set by the last prefill
+    std::vector<std::vector<float>> scores;  // [G][kept] of the last selection, when asked for
+    int kept_at_selection = 0;
+};
+
+struct Session::Impl {
+    std::shared_ptr<const Model> model;
+    SessionOptions options;
+    Plan plan;
+
+    MemoryMeter memory;           // all of it; the peak of prefill is read here
+    MemoryMeter cache{&memory};   // packed spans, tails, positions, codebooks
+    MemoryMeter policy{&memory};  // query rings and running sums
+    MemoryMeter work{&memory};    // what prefill and eviction need for a while
+    std::vector<SessionLayer> layers;
+
+    int position = 0;       // tokens seen
+    int budget_tokens = 0;  // the longest span any prefill has pruned
+    std::vector<float> logits;
+    std::uint64_t hash = 0xCBF29CE484222325ULL;
+    std::size_t bytes_peak = 0;
+    std::size_t prefill_peak = 0;
+    std::uint64_t evictions = 0;
+    std::uint64_t repackings = 0;
+    SessionTiming timing;
+
+    const Model::Impl& m() const { return model->impl(); }
+    const Hparams& hparams() const { return m().hparams; }
+    int context() const;
+    /// Throws a usage Error unless `count` more tokens, all in the vocabulary, fit.
+    void check_tokens(std::span<const std::int32_t> tokens) const;
+    std::unique_ptr<LayerStore> new_store(int layer);
+    std::size_t cache_bytes() const;
+    void note_bytes();
+    void note_logits();
+};
+
+}  // namespace winnow

@@ -1,0 +1,32 @@
+// The tensors of a GGUF file in memory: mapped where they can be used as they lie, repacked where
+// ggml has a faster layout for products on this CPU.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "model/arch.h"
+
+namespace winnow {
+
+class WeightStore {
+  public:
+    /// Throws a failure Error naming the file when a tensor is missing, of the wrong shape, or the
+    /// weights do not fit in the memory that is free. Keeps `file` mapped.
+    WeightStore(std::shared_ptr<const gguf::File> file, const Arch& arch, const Hparams& hparams);
+    ~WeightStore();
+
+    const Weights& weights() const;
+    std::uint64_t bytes() const;           ///< of all tensors as stored in the file
+    std::uint64_t repacked_bytes() const;  ///< of the copies in ggml's faster layouts
+    std::uint64_t parameters() const;
+
+  private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+/// Bytes of memory the system could still give this process.
+std::uint64_t available_memory();
+
+}  // namespace winnow

@@ -1,0 +1,128 @@
+#include "argv.h"
+
+#include <winnow/error.h>
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+#include <utility>
+
+#include "suggest.h"
+
+namespace winnow::cli {
+namespace {
+
+using Pair = std::pair<std::string_view, std::string_view>;
+
+// CLI11 knows one letter behind one dash; llama.cpp has these as well.
+constexpr std::array<Pair, 5> kShortNames{{
+    {"-sys", "--system-prompt"},
+    {"-sysf", "--system-prompt-file"},
+    {"-no-cnv", "--no-conversation"},
+    {"-co", "--color"},
+    {"-jf", "--json-schema-file"},
+}};
+
+constexpr std::string_view kBitsOfK =
+    "choose the format of the cache by --quant-method and the bits of K by --nbits-k (2, 4, 8 or "
+    "16)";
+constexpr std::string_view kBitsOfV =
+    "choose the format of the cache by --quant-method and the bits of V by --nbits-v (2, 4, 8 or "
+    "16)";
+constexpr std::string_view kAttention =
+    "leave it out: attention always reads the packed cache in one pass; --quant-method and "
+    "--nbits say how it is packed";
+constexpr std::string_view kOffload =
+    "leave it out: this build computes on the CPU; -t says with how many threads";
+
+// Flags of llama.cpp whose job another flag does here.
+constexpr std::array<Pair, 9> kAnswered{{
+    {"-ctk", kBitsOfK},
+    {"--cache-type-k", kBitsOfK},
+    {"-ctv", kBitsOfV},
+    {"--cache-type-v", kBitsOfV},
+    {"-fa", kAttention},
+    {"--flash-attn", kAttention},
+    {"-ngl", kOffload},
+    {"--gpu-layers", kOffload},
+    {"--n-gpu-layers", kOffload},
+}};
+
+template <std::size_t N>
+std::string_view look_up(const std::array<Pair, N>& table, std::string_view name) {
+    const auto* found = std::find_if(table.begin(), table.end(),
+                                     [&](const Pair& pair) { return pair.first == name; });
+    return found == table.end() ? std::string_view{} : found->second;
+}
+
+std::vector<std::string> known_names(const CLI::App& parser) {
+    std::vector<std::string> names;
+    for (const CLI::Option* option : parser.get_options()) {
+        for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+        for (const std::string& name : option->get_snames()) names.push_back("-" + name);
+    }
+    for (const auto& [name, replacement] : kShortNames) {
+        if (parser.get_option_no_throw(std::string(replacement)) != nullptr) {
+            names.emplace_back(name);
+        }
+    }
+    return names;
+}
+
+Error unknown_flag(const CLI::App& parser, const std::string& name) {
+    return usage_error("There is no flag " + name + " in `" + parser.get_name() +
+                       "`; the nearest is " + nearest(name, known_names(parser)) + ".");
+}
+
+// The flag as CLI11 knows it.
+std::string canonical(const CLI::App& parser, std::string name) {
+    if (name.starts_with("--")) std::replace(name.begin(), name.end(), '_', '-');
+    if (const auto answer = look_up(kAnswered, name); !answer.empty()) {
+        throw usage_error("There is no " + name + " here: " + std::string(answer) + ".");
+    }
+    if (const auto known = look_up(kShortNames, name); !known.empty()) name = known;
+    const bool spelled = name.starts_with("--") ? name.size() > 2 : name.size() == 2;
+    if (!spelled || parser.get_option_no_throw(name) == nullptr) throw unknown_flag(parser, name);
+    return name;
+}
+
+// llama.cpp lets --color stand alone or take one of three words.
+bool is_color_word(const std::string& word) {
+    return word == "on" || word == "auto" || word == "off";
+}
+
+}  // namespace
+
+std::vector<std::string> normalise(const CLI::App& parser, const std::vector<std::string>& args) {
+    std::vector<std::string> result;
+    for (std::size_t i = 0; i < args.size(); ++i) {
+        const std::string& word = args[i];
+        if (word.size() < 2 || word.front() != '-') {
+            throw usage_error("'" + word + "' stands alone in `" + parser.get_name() +
+                              "`; every value follows its flag, and a text with blanks is "
+                              "quoted: -m model.gguf -p \"the prompt\".");
+        }
+        const std::size_t equals = word.starts_with("--") ? word.find('=') : std::string::npos;
+        const std::string name = canonical(parser, word.substr(0, equals));
+        const CLI::Option* option = parser.get_option_no_throw(name);
+        const bool joined = equals != std::string::npos;
+        if (name == "--color" && !joined && i + 1 < args.size() && is_color_word(args[i + 1])) {
+            if (args[++i] != "off") result.push_back(name);
+            continue;
+        }
+        if (option->get_items_expected_max() == 0) {
+            if (joined) throw usage_error(name + " is a switch and takes no value.");
+            result.push_back(name);
+            continue;
+        }
+        if (!joined && i + 1 == args.size()) {
+            throw usage_error(name + " needs a value behind it: " + name + " " +
+                              option->get_type_name() + ".");
+        }
+        result.push_back(name);
+        result.push_back(joined ? word.substr(equals + 1) : args[++i]);
+    }
+    return result;
+}
+
+}  // namespace winnow::cli

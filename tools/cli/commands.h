@@ -1,0 +1,26 @@
+// The subcommands. Each takes the words behind its name and returns the process's exit code;
+// mistakes are thrown as winnow::Error and shown by main.
+#pragma once
+
+#include <winnow/winnow.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "options.h"
+
+namespace winnow::cli {
+
+using Arguments = std::vector<std::string>;
+
+int run_command(const Arguments& args);
+int chat_command(const Arguments& args);
+int inspect_command(const Arguments& args);
+int methods_command(const Arguments& args);
+int info_command(const Arguments& args);
+
+/// Loads the model of the options, with --log and -t as they say. Stops at Ctrl-C.
+std::shared_ptr<const Model> load_model(const Options& options);
+
+}  // namespace winnow::cli

@@ -1,0 +1,42 @@
+// From an argument list to Options: flags of CLI11 made by the visits of options.h.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "options.h"
+
+namespace winnow::cli {
+
+/// Groups of flags; `run`, `chat`, `inspect` and what measures them take kSession.
+enum FlagGroups : unsigned {
+    kModelFlags = 1U,
+    kCacheFlags = 2U,
+    kPromptFlags = 4U,
+    kGenerationFlags = 8U,
+    kSession = kModelFlags | kCacheFlags | kPromptFlags | kGenerationFlags,
+};
+
+/// The parser of `winnow <command>`. `options` must outlive it.
+std::unique_ptr<CLI::App> make_parser(const std::string& command, const std::string& summary,
+                                      Options& options, unsigned groups);
+
+/// A switch such as --json, outside the shared groups.
+void add_switch(CLI::App& parser, const std::string& name, bool& field, const std::string& help);
+
+/// Reads `args`. False when help or the version was asked for, and shown. Throws a usage Error,
+/// with the nearest name for an unknown flag.
+bool parse(CLI::App& parser, const std::vector<std::string>& args);
+
+/// Settles what only depends on the options: method names in any case, an unknown one with the
+/// nearest, contradictions, the model being named. Throws a usage Error.
+void settle(Options& options, const std::string& command, unsigned groups);
+
+/// "--n-predict" of "-n,--n-predict,--predict".
+std::string long_name(const Flag& flag);
+/// "n_predict" of the same.
+std::string json_key(const Flag& flag);
+
+}  // namespace winnow::cli

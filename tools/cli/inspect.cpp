@@ -1,0 +1,104 @@
+// winnow inspect: which tokens of a prompt each kv head keeps.
+#include <winnow/winnow.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string_view>
+
+#include "commands.h"
+#include "flags.h"
+#include "generate.h"
+#include "json_output.h"
+#include "progress.h"
+#include "prompt.h"
+#include "receipt.h"
+#include "signals.h"
+#include "terminal.h"
+
+namespace winnow::cli {
+namespace {
+
+constexpr std::size_t kMapWidth = 64;
+// From nothing kept to all kept.
+constexpr std::string_view kRamp = " .:-=+*#%@";
+
+char shade(double share) {
+    if (share <= 0.0) return kRamp.front();
+    if (share >= 1.0) return kRamp.back();
+    const auto steps = static_cast<double>(kRamp.size() - 2);
+    return kRamp[1 + static_cast<std::size_t>(share * steps * 0.999)];
+}
+
+// One character per stretch of the prompt: the share of (head, token) pairs that are kept.
+std::string map_row(const KeptLayer& layer, std::size_t tokens, std::size_t width) {
+    std::vector<double> kept(width, 0.0);
+    for (const KeptHead& head : layer.heads) {
+        for (const std::int32_t position : head.positions) {
+            kept[static_cast<std::size_t>(position) * width / tokens] += 1.0;
+        }
+    }
+    std::string row;
+    for (std::size_t i = 0; i < width; ++i) {
+        // The first position p of stretch i is the least one with p * width / tokens == i.
+        const std::size_t begin = (i * tokens + width - 1) / width;
+        const std::size_t end = ((i + 1) * tokens + width - 1) / width;
+        const double pairs = static_cast<double>((end - begin) * layer.heads.size());
+        row += shade(pairs > 0.0 ? kept[i] / pairs : 0.0);
+    }
+    return row;
+}
+
+double mean_kept(const KeptLayer& layer) {
+    std::size_t sum = 0;
+    for (const KeptHead& head : layer.heads) sum += head.positions.size();
+    return layer.heads.empty() ? 0.0
+                               : static_cast<double>(sum) / static_cast<double>(layer.heads.size());
+}
+
+std::string map(const Session& session, const std::vector<std::int32_t>& tokens) {
+    const std::vector<KeptLayer> layers = session.kept();
+    const std::size_t width = std::min(kMapWidth, tokens.size());
+    std::string text = describe(session.options()) + ": " + with_commas(tokens.size()) +
+                       " tokens, " + std::to_string(layers.size()) + " layers\n\n" +
+                       "layer  budget    kept  |" + padded("first token", width) + "| last\n";
+    for (std::size_t l = 0; l < layers.size(); ++l) {
+        text += format("%5zu  %6d  %6.1f  |", l, layers[l].budget, mean_kept(layers[l])) +
+                map_row(layers[l], tokens.size(), width) + "|\n";
+    }
+    return text + "\nA column is about " +
+           format("%.1f", static_cast<double>(tokens.size()) / static_cast<double>(width)) +
+           " tokens of all kv heads: blank nothing kept, " + kRamp[1] + " little, " + kRamp[8] +
+           " most, " + kRamp.back() + " all.\n";
+}
+
+}  // namespace
+
+int inspect_command(const Arguments& args) {
+    Options options;
+    auto parser = make_parser("inspect", "Shows which tokens of a prompt each kv head keeps.",
+                              options, kSession);
+    add_switch(*parser, "--json", options.json, "one JSON object on stdout, and nothing else");
+    if (!parse(*parser, args)) return 0;
+    settle(options, "inspect", kSession);
+    const Texts texts = load_texts(options);
+    require_prompt(texts);
+
+    const InterruptScope interrupts;
+    const auto model = load_model(options);
+    const auto tokens = prompt_tokens(*model, options, texts);
+    if (options.verbose_prompt) write_err(show_tokens(*model, tokens));
+    Session session(model, options.cache, session_options(options));
+    {
+        ProgressBar bar(!options.json);
+        session.prefill(tokens, bar.callback());
+    }
+    if (options.json) {
+        write_json(kept_json(tokens, session.kept()));
+    } else {
+        write_out(map(session, tokens));
+        flush_out();
+    }
+    return 0;
+}
+
+}  // namespace winnow::cli

@@ -1,0 +1,126 @@
+// The command line `winnow`: chooses the subcommand and turns every mistake into one message and
+// an exit code: 2 usage, 1 a file, model or prompt, 130 Ctrl-C.
+#include <algorithm>
+#include <array>
+#include <exception>
+#include <new>
+#include <string>
+
+#include "commands.h"
+#include "signals.h"
+#include "suggest.h"
+#include "terminal.h"
+
+namespace winnow::cli {
+namespace {
+
+struct Command {
+    const char* name;
+    const char* summary;
+    int (*run)(const Arguments& args);
+};
+
+constexpr std::array<Command, 5> kCommands{{
+    {"run", "answer a prompt", run_command},
+    {"chat", "talk over one compressed cache", chat_command},
+    {"inspect", "show which tokens of a prompt are kept", inspect_command},
+    {"methods", "list the pruning methods and the cache formats", methods_command},
+    {"info", "show a model's shape and what its cache costs", info_command},
+}};
+
+constexpr int kFailure = 1;
+constexpr int kUsage = 2;
+constexpr int kInterrupted = 130;
+
+std::string overview() {
+    std::string text =
+        "winnow: language models over a pruned and packed key-value cache\n\n"
+        "usage: winnow COMMAND [flags]\n\n";
+    for (const Command& command : kCommands) {
+        text += "  " + padded(command.name, 10) + command.summary + "\n";
+    }
+    return text +
+           "\n`winnow COMMAND -h` lists its flags, `winnow --version` shows the version.\n\n"
+           "  winnow run -m model.gguf -f book.txt -p \"Who is Anna?\" \\\n"
+           "      --method pyramidkv --max-capacity-prompts 512 --quant-method kivi --nbits 4\n";
+}
+
+int dispatch(const Arguments& args) {
+    if (args.empty()) {
+        throw usage_error(
+            "a command is missing, as in `winnow run -m FILE -p TEXT`; `winnow -h` "
+            "lists them.");
+    }
+    const std::string& name = args.front();
+    if (name == "-h" || name == "--help" || name == "help") {
+        write_out(overview());
+        return flush_out(), 0;
+    }
+    if (name == "--version") {
+        write_out(std::string("winnow ") + version() + "\n");
+        return flush_out(), 0;
+    }
+    for (const Command& command : kCommands) {
+        if (name == command.name) return command.run({args.begin() + 1, args.end()});
+    }
+    if (name.starts_with("-")) {
+        throw usage_error("winnow takes its command before its flags: `winnow run " + name +
+                          " ...`; `winnow -h` lists the commands.");
+    }
+    std::vector<std::string> names;
+    for (const Command& command : kCommands) names.emplace_back(command.name);
+    throw usage_error("There is no command '" + name + "'; the nearest is '" +
+                      nearest(name, names) + "', of " + quoted_list(names) + ".");
+}
+
+// Values of the user's are part of messages: no control characters, and never a page of them.
+std::string presentable(std::string message) {
+    constexpr std::size_t kLongest = 1200;
+    if (message.size() > kLongest) message = message.substr(0, kLongest) + " ...";
+    std::size_t line_breaks = 0;
+    for (char& c : message) {
+        if (c == '\n' && ++line_breaks <= 4) continue;
+        if (static_cast<unsigned char>(c) < ' ' || c == '\x7f') c = ' ';
+    }
+    while (!message.empty() && message.back() == ' ') message.pop_back();
+    return message;
+}
+
+int report(const std::string& message, int exit_code) {
+    write_err("winnow: " + presentable(message) + "\n");
+    return exit_code;
+}
+
+int guarded(const Arguments& args) {
+    try {
+        return dispatch(args);
+    } catch (const Error& error) {
+        const int code = error.kind() == ErrorKind::usage     ? kUsage
+                         : error.kind() == ErrorKind::stopped ? kInterrupted
+                                                              : kFailure;
+        return report(error.what(), code);
+    } catch (const std::bad_alloc&) {
+        return report("There is not enough memory for this.", kFailure);
+    } catch (const std::exception& error) {
+        return report(error.what(), kFailure);
+    }
+}
+
+}  // namespace
+
+std::shared_ptr<const Model> load_model(const Options& options) {
+    if (options.log) {
+        set_log_callback([](int, const std::string& message) { write_err(message); });
+    }
+    LoadOptions load;
+    load.threads = options.threads;
+    auto model = Model::load(options.model, load);
+    throw_if_interrupted();
+    return model;
+}
+
+}  // namespace winnow::cli
+
+int main(int argc, char** argv) {
+    return winnow::cli::guarded(winnow::cli::Arguments(argv + std::min(argc, 1), argv + argc));
+}

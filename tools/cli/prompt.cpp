@@ -1,0 +1,173 @@
+#include "prompt.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "terminal.h"
+
+namespace winnow::cli {
+namespace {
+
+std::string read_stream(std::istream& stream) {
+    return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+}
+
+std::string read_file(const std::string& flag, const std::string& path) {
+    std::error_code ignored;
+    if (std::filesystem::is_directory(path, ignored)) {
+        throw failure(flag + " names " + path + ", which is a folder; it takes a file.");
+    }
+    errno = 0;
+    std::ifstream stream(path, std::ios::binary);
+    std::string text;
+    if (stream) text = read_stream(stream);
+    if (!stream.is_open() || stream.bad()) {
+        throw failure(flag + " names " + path +
+                      ", which cannot be read: " + std::strerror(errno != 0 ? errno : EIO) + ".");
+    }
+    return text;
+}
+
+// The value of a flag, or what the file of its twin holds.
+std::string text_or_file(const std::string& text, const std::string& flag,
+                         const std::string& path) {
+    return path.empty() ? text : read_file(flag, path);
+}
+
+// The file, then a blank line, then the prompt.
+std::string join_prompt(const std::string& file, const std::string& prompt) {
+    if (file.empty() || prompt.empty()) return file + prompt;
+    return file + (file.back() == '\n' ? "\n" : "\n\n") + prompt;
+}
+
+int hex_digits(std::string_view text, int& value) {
+    const std::string_view digits = text.substr(0, 2);
+    const auto [end, code] =
+        std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
+    return code == std::errc() ? static_cast<int>(end - digits.data()) : 0;
+}
+
+char simple_escape(char c) {
+    switch (c) {
+        case 'n':
+            return '\n';
+        case 'r':
+            return '\r';
+        case 't':
+            return '\t';
+        case '\'':
+        case '"':
+        case '\\':
+            return c;
+        default:
+            return '\0';
+    }
+}
+
+std::string render_first(const Model& model, const Texts& texts) {
+    std::vector<ChatMessage> messages;
+    if (!texts.system.empty()) messages.push_back({"system", texts.system});
+    messages.push_back({"user", texts.user});
+    return model.apply_chat_template(messages, true, texts.chat_template);
+}
+
+}  // namespace
+
+std::string unescaped(std::string_view text) {
+    std::string result;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        int code = 0;
+        if (text[i] != '\\' || i + 1 == text.size()) {
+            result += text[i];
+        } else if (const char plain = simple_escape(text[i + 1]); plain != '\0') {
+            result += plain;
+            ++i;
+        } else if (const int n = text[i + 1] == 'x' ? hex_digits(text.substr(i + 2), code) : 0;
+                   n > 0) {
+            result += static_cast<char>(code);
+            i += static_cast<std::size_t>(n) + 1;
+        } else {
+            result += text[i];
+        }
+    }
+    return result;
+}
+
+Texts load_texts(Options& options) {
+    const auto escapes = [&](std::string text) { return options.escape ? unescaped(text) : text; };
+    Texts texts;
+    std::string file;
+    if (options.file == "-") {
+        file = read_stream(std::cin);
+    } else if (!options.file.empty()) {
+        file = read_file("-f", options.file);
+    }
+    texts.user = join_prompt(escapes(file), escapes(options.prompt));
+    texts.system =
+        escapes(text_or_file(options.system_prompt, "-sysf", options.system_prompt_file));
+    texts.chat_template =
+        text_or_file(options.chat_template, "--chat-template-file", options.chat_template_file);
+    texts.answer_prefix = escapes(options.answer_prefix);
+    for (std::string& word : options.reverse_prompt) word = escapes(word);
+
+    SamplingOptions& sampling = options.sampling;
+    sampling.grammar = text_or_file(sampling.grammar, "--grammar-file", options.grammar_file);
+    sampling.json_schema =
+        text_or_file(sampling.json_schema, "--json-schema-file", options.json_schema_file);
+    if (!sampling.json_schema.empty() && !nlohmann::json::accept(sampling.json_schema)) {
+        const std::string what = options.json_schema_file.empty()
+                                     ? "--json-schema"
+                                     : "The file " + options.json_schema_file;
+        throw Error(options.json_schema_file.empty() ? ErrorKind::usage : ErrorKind::failure,
+                    what + " is not JSON; a schema looks like {\"type\": \"object\"}.");
+    }
+    return texts;
+}
+
+void require_prompt(const Texts& texts) {
+    if (!texts.user.empty()) return;
+    throw failure("There is no prompt: give a text by -p, a file by -f, or both.");
+}
+
+std::vector<std::int32_t> tokenize_rendered(const Model& model, std::string_view text) {
+    const std::vector<std::int32_t> special = model.tokenize("", true, true);
+    std::vector<std::int32_t> tokens = model.tokenize(text, false, true);
+    const bool has_bos = !special.empty() && !tokens.empty() && tokens.front() == special.front();
+    return special.empty() || has_bos ? tokens : model.tokenize(text, true, true);
+}
+
+std::vector<std::int32_t> prompt_tokens(const Model& model, const Options& options,
+                                        const Texts& texts) {
+    const bool templated =
+        !options.no_conversation && (!texts.chat_template.empty() || model.has_chat_template());
+    std::vector<std::int32_t> tokens;
+    if (templated) {
+        tokens = tokenize_rendered(model, render_first(model, texts) + texts.answer_prefix);
+    } else {
+        const std::string system = texts.system.empty() ? "" : texts.system + "\n\n";
+        tokens = model.tokenize(system + texts.user + texts.answer_prefix, true, true);
+    }
+    if (tokens.empty()) throw failure("The prompt holds no tokens for this model.");
+    return tokens;
+}
+
+std::string show_tokens(const Model& model, const std::vector<std::int32_t>& tokens) {
+    std::string text = "prompt: " + with_commas(tokens.size()) + " tokens\n";
+    for (const std::int32_t token : tokens) {
+        std::string piece = model.piece(token, true);
+        for (std::size_t at = 0; (at = piece.find('\n', at)) != std::string::npos; at += 2) {
+            piece.replace(at, 1, "\\n");
+        }
+        text += format("%7d  '%s'\n", token, piece.c_str());
+    }
+    return text;
+}
+
+}  // namespace winnow::cli

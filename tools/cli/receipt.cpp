@@ -1,0 +1,133 @@
+#include "receipt.h"
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "terminal.h"
+
+namespace winnow::cli {
+namespace {
+
+constexpr std::size_t kLabelWidth = 11;
+constexpr std::size_t kColumnWidth = 34;
+
+double percent(double part, double whole) {
+    return whole > 0.0 ? 100.0 * part / whole : 0.0;
+}
+
+struct Line {
+    std::string label;
+    std::string value;
+};
+
+std::vector<Line> lines(const RunReport& run) {
+    const CacheStats& stats = run.stats;
+    const auto seen = static_cast<double>(stats.tokens_seen);
+    const auto bytes = static_cast<double>(stats.bytes);
+    const auto full = static_cast<double>(stats.bytes_full_f16);
+    std::vector<Line> result{
+        {"cache", describe(run.cache)},
+        {"tokens", with_commas(run.prompt_tokens) + " read, " + with_commas(run.generated_tokens) +
+                       " written"},
+        {"kept",
+         format("%.1f per head (%.1f %%)", run.kept_mean(), percent(run.kept_mean(), seen))},
+        {"bytes", human_bytes(bytes) + " of " + human_bytes(full) +
+                      format(" (%.1f %%)", percent(bytes, full))},
+        {"bits", format("K %.2f, V %.2f", stats.bits_k, stats.bits_v)},
+        {"prefill", format("%.1f tok/s (%.2f s)", run.prefill_tps(), run.timing.prefill_ms / 1e3)},
+        {"decode", format("%.1f tok/s (%.2f s)", run.decode_tps(), run.decode_ms / 1e3)},
+        {"peak", human_bytes(static_cast<double>(stats.prefill_peak_bytes)) + " in prefill"},
+    };
+    return result;
+}
+
+std::string note(const RunReport& run) {
+    const std::string kept =
+        format("%.1f of ", run.kept_mean()) + with_commas(run.stats.tokens_seen);
+    return "note: this answer comes from a lossy cache, " + describe(run.cache) + ": " + kept +
+           " tokens per head.\n";
+}
+
+}  // namespace
+
+double RunReport::prefill_tps() const {
+    return timing.prefill_ms > 0.0 ? 1e3 * static_cast<double>(prompt_tokens) / timing.prefill_ms
+                                   : 0.0;
+}
+
+double RunReport::decode_tps() const {
+    return decode_ms > 0.0 ? 1e3 * static_cast<double>(generated_tokens) / decode_ms : 0.0;
+}
+
+double RunReport::kept_mean() const {
+    if (stats.kept.empty()) return 0.0;
+    return std::accumulate(stats.kept.begin(), stats.kept.end(), 0.0) /
+           static_cast<double>(stats.kept.size());
+}
+
+bool RunReport::lossy() const {
+    const auto seen = static_cast<double>(stats.tokens_seen);
+    const bool whole = std::all_of(stats.kept.begin(), stats.kept.end(),
+                                   [seen](double kept) { return kept >= seen; });
+    return !whole || stats.bits_k < 16.0 || stats.bits_v < 16.0;
+}
+
+RunReport make_report(const Session& session, std::size_t prompt_tokens,
+                      std::size_t generated_tokens, double decode_ms) {
+    RunReport report;
+    report.cache = session.options();
+    report.stats = session.stats();
+    report.timing = session.timing();
+    report.prompt_tokens = prompt_tokens;
+    report.generated_tokens = generated_tokens;
+    report.decode_ms = decode_ms;
+    report.logits_hash = session.logits_hash();
+    return report;
+}
+
+std::string describe(const CacheOptions& cache) {
+    std::string text = cache.method;
+    if (cache.max_capacity_prompts_ratio > 0.0) {
+        text += format(" %.4g of the prompt", cache.max_capacity_prompts_ratio);
+    } else if (cache.max_capacity_prompts > 0 && cache.method != "full") {
+        text += " " + std::to_string(cache.max_capacity_prompts);
+    }
+    const int bits_k = cache.nbits_k > 0 ? cache.nbits_k : cache.nbits;
+    const int bits_v = cache.nbits_v > 0 ? cache.nbits_v : cache.nbits;
+    if (cache.quant_method.empty() || cache.quant_method == "none") return text + ", 16 bits";
+    if (bits_k == bits_v) return text + ", " + cache.quant_method + format(" at %d bits", bits_k);
+    return text + ", " + cache.quant_method + format(" at %d (K) and %d (V) bits", bits_k, bits_v);
+}
+
+std::string comparable_line(const RunReport& run) {
+    const double read_bytes = static_cast<double>(run.stats.bytes) * run.decode_tps();
+    return format("%.1f tok/s | %.2f GB/s over KV | kept %.1f/%llu | KV %s of %s | logits %s\n",
+                  run.decode_tps(), read_bytes / 1e9, run.kept_mean(),
+                  static_cast<unsigned long long>(run.stats.tokens_seen),
+                  human_bytes(static_cast<double>(run.stats.bytes)).c_str(),
+                  human_bytes(static_cast<double>(run.stats.bytes_full_f16)).c_str(),
+                  run.logits_hash.c_str());
+}
+
+std::string receipt(const RunReport& run, const RunReport* full) {
+    const std::vector<Line> ours = lines(run);
+    const std::vector<Line> theirs = full != nullptr ? lines(*full) : std::vector<Line>{};
+    std::string text = "\n";
+    for (std::size_t i = 0; i < ours.size(); ++i) {
+        text += "  " + padded(ours[i].label, kLabelWidth);
+        text += theirs.empty() ? ours[i].value
+                               : padded(ours[i].value, kColumnWidth) + "  " + theirs[i].value;
+        text += "\n";
+    }
+    if (full != nullptr && full->agreement) {
+        text += "  " + padded("agreement", kLabelWidth) +
+                format("%.1f %% of these tokens are the full cache's choice too\n",
+                       100.0 * *full->agreement);
+    }
+    text += "  " + padded("line", kLabelWidth) + comparable_line(run);
+    if (run.lossy()) text += note(run);
+    return text;
+}
+
+}  // namespace winnow::cli
