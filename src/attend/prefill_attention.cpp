@@ -12,29 +12,33 @@ namespace winnow {
 
 namespace {
 
-constexpr int kKeys = 256;         // keys per tile; a multiple of kColumnBlock
-constexpr int kBlockTokens = 32;   // prompt tokens per block of rows
-constexpr int kSumTokens = 32;     // the same where a block keeps its raw scores
+constexpr int kKeys = 256;        // keys per tile; a multiple of kColumnBlock
+constexpr int kBlockTokens = 32;  // prompt tokens per block of rows
+constexpr int kSumTokens = 32;    // the same where a block keeps its raw scores
 constexpr float kHidden = -std::numeric_limits<float>::infinity();
 
 static_assert(kKeys % kColumnBlock == 0);
 
-int padded(int keys) { return (keys + kColumnBlock - 1) / kColumnBlock * kColumnBlock; }
+int padded(int keys) {
+    return (keys + kColumnBlock - 1) / kColumnBlock * kColumnBlock;
+}
 
 }  // namespace
 
 // One thread's working memory.
 struct PrefillAttention::Scratch {
-    Buffer<float> queries;  // [rows][D], scaled
-    Buffer<float> tile;     // [D][kKeys] of K or [kKeys][D padded] of V
-    Buffer<float> scores;   // [rows][kKeys], or [rows][T padded] when sums are asked for
-    Buffer<float> sums;     // [rows][D padded] output before division
+    Buffer<float> queries;           // [rows][D], scaled
+    Buffer<float> tile;              // [D][kKeys] of K or [kKeys][D padded] of V
+    Buffer<float> scores;            // [rows][kKeys]
+    Buffer<float> raw;               // [rows][T padded] raw scores, when column sums are asked for
+    Buffer<float> sums;              // [rows][D padded] output before division
     std::vector<float> best, total;  // [rows] running maximum and denominator
 
-    Scratch(MemoryMeter* meter, int rows, int head_dim, int score_columns)
+    Scratch(MemoryMeter* meter, int rows, int head_dim, int raw_columns)
         : queries(meter, static_cast<std::size_t>(rows) * head_dim, "attention"),
           tile(meter, static_cast<std::size_t>(kKeys) * padded(head_dim), "attention"),
-          scores(meter, static_cast<std::size_t>(rows) * score_columns, "attention"),
+          scores(meter, static_cast<std::size_t>(rows) * kKeys, "attention"),
+          raw(meter, static_cast<std::size_t>(rows) * raw_columns, "attention"),
           sums(meter, static_cast<std::size_t>(rows) * padded(head_dim), "attention"),
           best(rows),
           total(rows) {}
@@ -48,6 +52,30 @@ struct PrefillAttention::Scratch {
             std::fill(row + head_dim, row + width, 0.0F);
         }
     }
+
+    /// Turns a tile's raw scores x [rows][kKeys] into weights relative to the running maximum, and
+    /// brings totals and sums up to it. A token has `group` rows; the first sees `before` + 1 keys.
+    void fold(float* x, int rows, int group, int before, int keys, int width) {
+        for (int row = 0; row < rows; ++row, x += kKeys) {
+            const int visible = std::clamp(before + row / group + 1, 0, keys);
+            std::fill(x + visible, x + keys, 0.0F);
+            if (visible == 0) {
+                continue;
+            }
+            const float top = std::max(best[row], max_of(x, visible));
+            const float shrink = std::exp(best[row] - top);
+            if (shrink != 1.0F) {
+                scale_by(sums.data() + static_cast<std::size_t>(row) * width, width, shrink);
+            }
+            total[row] = total[row] * shrink + exp_and_sum(x, visible, top);
+            best[row] = top;
+        }
+    }
+    void start_rows(int rows, int width) {
+        std::fill(best.begin(), best.end(), kHidden);
+        std::fill(total.begin(), total.end(), 0.0F);
+        std::fill_n(sums.data(), static_cast<std::size_t>(rows) * width, 0.0F);
+    }
 };
 
 PrefillAttention::PrefillAttention(int threads, int head_dim, MemoryMeter* meter)
@@ -58,7 +86,7 @@ void PrefillAttention::attend(const LayerKv& kv, const PrefillQueries& queries, 
     const int blocks = (queries.count + kBlockTokens - 1) / kBlockTokens;
     std::vector<Scratch> scratch;
     for (int i = 0; i < threads_; ++i) {
-        scratch.emplace_back(meter_, kBlockTokens * group, head_dim_, kKeys);
+        scratch.emplace_back(meter_, kBlockTokens * group, head_dim_, 0);
     }
     // The longest rows first, so that the threads finish together.
     parallel_for(threads_, blocks * kv.kv_heads(), [&](int task, int thread) {
@@ -87,34 +115,18 @@ void PrefillAttention::attend_block(const LayerKv& kv, const PrefillQueries& que
         std::copy_n(queries.q + source(row), dims, q);
         scale_by(q, dims, queries.scale);
     }
-    std::fill(s.best.begin(), s.best.end(), kHidden);
-    std::fill(s.total.begin(), s.total.end(), 0.0F);
-    std::fill_n(s.sums.data(), static_cast<std::size_t>(rows) * width, 0.0F);
+    s.start_rows(rows, width);
 
     const int seen = head.kept + queries.first + first;  // keys before the block's own
     const int end = seen + count;
     for (int start = 0; start < end; start += kKeys) {
         const int keys = std::min(kKeys, end - start);
         const int columns = padded(keys);
-        widen_transposed(head.k + static_cast<std::size_t>(start) * dims, keys, dims,
-                         s.tile.data(), columns);
+        widen_transposed(head.k + static_cast<std::size_t>(start) * dims, keys, dims, s.tile.data(),
+                         columns);
         multiply(s.queries.data(), dims, s.tile.data(), columns, s.scores.data(), kKeys, rows,
                  columns, dims, false);
-        for (int row = 0; row < rows; ++row) {
-            float* x = s.scores.data() + static_cast<std::size_t>(row) * kKeys;
-            const int visible = std::clamp(seen + row / group + 1 - start, 0, keys);
-            std::fill(x + visible, x + keys, 0.0F);
-            if (visible == 0) {
-                continue;
-            }
-            const float best = std::max(s.best[row], max_of(x, visible));
-            const float shrink = std::exp(s.best[row] - best);
-            if (shrink != 1.0F) {
-                scale_by(s.sums.data() + static_cast<std::size_t>(row) * width, width, shrink);
-            }
-            s.total[row] = s.total[row] * shrink + exp_and_sum(x, visible, best);
-            s.best[row] = best;
-        }
+        s.fold(s.scores.data(), rows, group, seen - start, keys, width);
         s.widen_values(head.v + static_cast<std::size_t>(start) * dims, keys, dims, width);
         multiply(s.scores.data(), kKeys, s.tile.data(), width, s.sums.data(), width, rows, width,
                  keys, true);
@@ -161,32 +173,31 @@ void PrefillAttention::sum_head(const LayerKv& kv, const PrefillQueries& queries
             std::copy_n(queries.q + source(first + row), dims, q);
             scale_by(q, dims, queries.scale);
         }
+        s.start_rows(rows, width);
         for (int start = 0; start < end; start += kKeys) {
             const int keys = std::min(kKeys, end - start);
             const int columns = padded(keys);
             widen_transposed(head.k + static_cast<std::size_t>(start) * dims, keys, dims,
                              s.tile.data(), columns);
-            multiply(s.queries.data(), dims, s.tile.data(), columns, s.scores.data() + start,
-                     stride, rows, columns, dims, false);
-        }
-        for (int row = 0; row < rows; ++row) {
-            float* x = s.scores.data() + row * stride;
-            const int visible = seen + row + 1;
-            const float total = exp_and_sum(x, visible, max_of(x, visible));
-            scale_by(x, visible, 1.0F / total);
-            std::fill(x + visible, x + end, 0.0F);
-            add_scaled(sums, x, visible, 1.0F);
-        }
-        std::fill_n(s.sums.data(), static_cast<std::size_t>(rows) * width, 0.0F);
-        for (int start = 0; start < end; start += kKeys) {
-            const int keys = std::min(kKeys, end - start);
+            multiply(s.queries.data(), dims, s.tile.data(), columns, s.scores.data(), kKeys, rows,
+                     columns, dims, false);
+            for (int row = 0; row < rows; ++row) {
+                std::copy_n(s.scores.data() + static_cast<std::size_t>(row) * kKeys, keys,
+                            s.raw.data() + row * stride + start);
+            }
+            s.fold(s.scores.data(), rows, 1, seen - start, keys, width);
             s.widen_values(head.v + static_cast<std::size_t>(start) * dims, keys, dims, width);
-            multiply(s.scores.data() + start, stride, s.tile.data(), width, s.sums.data(), width,
-                     rows, width, keys, true);
+            multiply(s.scores.data(), kKeys, s.tile.data(), width, s.sums.data(), width, rows,
+                     width, keys, true);
         }
         for (int row = 0; row < rows; ++row) {
-            std::copy_n(s.sums.data() + static_cast<std::size_t>(row) * width, dims,
-                        out + source(first + row));
+            float* x = s.raw.data() + row * stride;
+            const int visible = seen + row + 1;
+            exp_and_sum(x, visible, s.best[row]);
+            add_scaled(sums, x, visible, 1.0F / s.total[row]);
+            float* result = out + source(first + row);
+            std::copy_n(s.sums.data() + static_cast<std::size_t>(row) * width, dims, result);
+            scale_by(result, dims, 1.0F / s.total[row]);
         }
     }
 }

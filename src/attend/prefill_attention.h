@@ -27,9 +27,9 @@ class PrefillAttention {
     void attend(const LayerKv& kv, const PrefillQueries& queries, float* out);
 
     /// The same, and adds to column_sums[h][j] the softmax weight that key j of h's kv head gets
-    /// from every query: H2O's score, causal. Rows of `stride` floats. A block of rows keeps its
-    /// raw scores until it has seen all its keys; work is split by query head, so the sums do not
-    /// depend on the thread count.
+    /// from every query: H2O's score, causal. Rows of `stride` floats. `out` gets the same bits as
+    /// from attend(). A block of rows keeps its raw scores until it has seen all its keys; work is
+    /// split by query head, so the sums do not depend on the thread count.
     void attend_and_sum(const LayerKv& kv, const PrefillQueries& queries, float* out,
                         float* column_sums, std::size_t stride);
 

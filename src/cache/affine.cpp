@@ -4,6 +4,7 @@
 
 #include "cache/code_pack.h"
 #include "cache/rows.h"
+#include "kernels/packed.h"
 
 namespace winnow {
 namespace {
@@ -17,7 +18,7 @@ struct Block {
     int group;  // tokens per block, and tokens or channels per scale
     int axis;
     Size scales;  // scales per block
-    Size run;     // bytes of one run of codes: a channel quad (axis 0) or a row (axis 1)
+    Size run;     // bytes of one run of codes: a channel (axis 0) or a token (axis 1)
     Size bytes;
 
     Block(const FormatSpec& spec, Side side)
@@ -27,8 +28,8 @@ struct Block {
           axis(side == Side::key ? spec.key_axis : spec.value_axis) {
         const Size d = static_cast<Size>(head_dim);
         scales = axis == 0 ? d : d / static_cast<Size>(group) * static_cast<Size>(group);
-        run = axis == 0 ? packed_bytes(bits, 4 * group) : packed_bytes(bits, head_dim);
-        bytes = 4 * scales + run * (axis == 0 ? d / 4 : static_cast<Size>(group));
+        run = packed_bytes(bits, axis == 0 ? group : head_dim);
+        bytes = 4 * scales + run * (axis == 0 ? d : static_cast<Size>(group));
     }
     Size codes() const { return 4 * scales; }
     int channel_groups() const { return head_dim / group; }  // axis 1 only
@@ -51,7 +52,6 @@ void load_scales(const Block& block, AffineZero kind, const std::uint8_t* data, 
 void pack_channels(const Block& block, GroupSolver solve, const float* rows, std::uint8_t* out) {
     float x[kMaxGroupSize];
     std::uint8_t codes[kMaxGroupSize];
-    std::uint8_t quad[4 * kMaxGroupSize];
     const int group = block.group;
     for (int c = 0; c < block.head_dim; ++c) {
         for (int t = 0; t < group; ++t) x[t] = clamped(rows[t * block.head_dim + c]);
@@ -59,11 +59,7 @@ void pack_channels(const Block& block, GroupSolver solve, const float* rows, std
         solve(x, group, block.bits, scale, zero, codes);
         store_f16(out + 2 * c, scale);
         store_f16(out + 2 * (block.head_dim + c), zero);
-        for (int t = 0; t < group; ++t) quad[4 * t + c % 4] = codes[t];
-        if (c % 4 == 3) {
-            std::uint8_t* run = out + block.codes() + static_cast<Size>(c / 4) * block.run;
-            pack_codes(block.bits, quad, 4 * group, run);
-        }
+        pack_codes(block.bits, codes, group, out + block.codes() + static_cast<Size>(c) * block.run);
     }
 }
 
@@ -88,7 +84,7 @@ void pack_tokens(const Block& block, GroupSolver solve, const float* rows, std::
 void dot_channels(const Block& block, AffineZero kind, const std::uint8_t* data, const float* q,
                   int heads, float* scores, Size stride) {
     const int d = block.head_dim;
-    float scale[kMaxHeadDim], zero[kMaxHeadDim], quad[4 * kMaxGroupSize];
+    float scale[kMaxHeadDim], zero[kMaxHeadDim], codes[kMaxGroupSize];
     load_scales(block, kind, data, scale, zero);
     float* scaled = thread_scratch(static_cast<Size>(heads) * static_cast<Size>(d));  // [R][D]
     for (int r = 0; r < heads; ++r) {
@@ -97,12 +93,12 @@ void dot_channels(const Block& block, AffineZero kind, const std::uint8_t* data,
         float* row = scores + static_cast<Size>(r) * stride;
         std::fill(row, row + block.group, dot(q + r * d, zero, d));
     }
-    for (int c = 0; c < d; c += 4) {
-        const std::uint8_t* run = data + block.codes() + static_cast<Size>(c / 4) * block.run;
-        unpack_quad(block.bits, run, block.group, quad);
+    for (int c = 0; c < d; ++c) {
+        const std::uint8_t* run = data + block.codes() + static_cast<Size>(c) * block.run;
+        unpack_codes(block.bits, run, block.group, codes);
         for (int r = 0; r < heads; ++r) {
             float* row = scores + static_cast<Size>(r) * stride;
-            add_quad(scaled + r * d + c, quad, block.group, row);
+            add_scaled(scaled[r * d + c], codes, block.group, row);
         }
     }
 }
@@ -141,7 +137,7 @@ void dot_tokens(const Block& block, AffineZero kind, const std::uint8_t* data, c
 void add_channels(const Block& block, AffineZero kind, const std::uint8_t* data,
                   const float* weights, Size stride, int heads, float* out) {
     const int d = block.head_dim;
-    float scale[kMaxHeadDim], zero[kMaxHeadDim], quad[4 * kMaxGroupSize];
+    float scale[kMaxHeadDim], zero[kMaxHeadDim], codes[kMaxGroupSize];
     load_scales(block, kind, data, scale, zero);
     for (int r = 0; r < heads; ++r) {
         const float* w = weights + static_cast<Size>(r) * stride;
@@ -149,14 +145,12 @@ void add_channels(const Block& block, AffineZero kind, const std::uint8_t* data,
         for (int t = 0; t < block.group; ++t) sum += w[t];
         add_scaled(sum, zero, d, out + r * d);
     }
-    for (int c = 0; c < d; c += 4) {
-        const std::uint8_t* run = data + block.codes() + static_cast<Size>(c / 4) * block.run;
-        unpack_quad(block.bits, run, block.group, quad);
+    for (int c = 0; c < d; ++c) {
+        const std::uint8_t* run = data + block.codes() + static_cast<Size>(c) * block.run;
+        unpack_codes(block.bits, run, block.group, codes);
         for (int r = 0; r < heads; ++r) {
             const float* w = weights + static_cast<Size>(r) * stride;
-            for (int j = 0; j < 4; ++j) {
-                out[r * d + c + j] += scale[c + j] * dot(w, quad + j * block.group, block.group);
-            }
+            out[r * d + c] += scale[c] * dot(w, codes, block.group);
         }
     }
 }
@@ -186,6 +180,19 @@ void add_tokens(const Block& block, AffineZero kind, const std::uint8_t* data, c
             add_scaled(weight, row, block.head_dim, out + r * block.head_dim);
         }
     }
+}
+
+AffineBlocks blocks_of(const FormatSpec& spec, Side side, AffineZero zero, const TileView& tile) {
+    require_whole_groups(spec, tile.tokens);
+    const Block block(spec, side);
+    return {.data = tile.data,
+            .block_bytes = block.bytes,
+            .blocks = tile.tokens / spec.group_size,
+            .group = spec.group_size,
+            .head_dim = spec.head_dim,
+            .bits = block.bits,
+            .axis = block.axis,
+            .zero_in_codes = zero == AffineZero::code};
 }
 
 }  // namespace
@@ -240,7 +247,7 @@ void affine_unpack(const FormatSpec& spec, Side side, AffineZero zero_kind, cons
     const int d = block.head_dim, group = block.group;
     float* scale = thread_scratch(2 * block.scales);
     float* zero = scale + block.scales;
-    float quad[4 * kMaxGroupSize];
+    float code[kMaxGroupSize];
     const std::uint8_t* data = tile.data;
     for (int first = 0; first < tile.tokens;
          first += group, data += block.bytes, rows += group * d) {
@@ -252,17 +259,16 @@ void affine_unpack(const FormatSpec& spec, Side side, AffineZero zero_kind, cons
             continue;
         }
         for (int c = 0; c < d; ++c) {
-            const std::uint8_t* run = data + block.codes() + static_cast<Size>(c / 4) * block.run;
-            if (c % 4 == 0) unpack_quad(block.bits, run, group, quad);
-            const float* code = quad + c % 4 * group;
+            const std::uint8_t* run = data + block.codes() + static_cast<Size>(c) * block.run;
+            unpack_codes(block.bits, run, group, code);
             for (int t = 0; t < group; ++t) rows[t * d + c] = code[t] * scale[c] + zero[c];
         }
     }
 }
 
-void affine_dot_k(const FormatSpec& spec, AffineZero zero, const TileView& tile, const float* q,
+void affine_dot_k_reference(const FormatSpec& spec, AffineZero zero, const TileView& tile, const float* q,
                   int heads, float* scores, std::size_t stride) {
-    if (spec.bits_k == 16) return f16_rows_dot_k(spec, tile, q, heads, scores, stride);
+    if (spec.bits_k == 16) return f16_rows_dot_k_reference(spec, tile, q, heads, scores, stride);
     require_whole_groups(spec, tile.tokens);
     const Block block(spec, Side::key);
     const auto kernel = block.axis == 0 ? dot_channels : dot_tokens;
@@ -272,9 +278,9 @@ void affine_dot_k(const FormatSpec& spec, AffineZero zero, const TileView& tile,
     }
 }
 
-void affine_add_v(const FormatSpec& spec, AffineZero zero, const TileView& tile,
+void affine_add_v_reference(const FormatSpec& spec, AffineZero zero, const TileView& tile,
                   const float* weights, std::size_t stride, int heads, float* out) {
-    if (spec.bits_v == 16) return f16_rows_add_v(spec, tile, weights, stride, heads, out);
+    if (spec.bits_v == 16) return f16_rows_add_v_reference(spec, tile, weights, stride, heads, out);
     require_whole_groups(spec, tile.tokens);
     const Block block(spec, Side::value);
     const auto kernel = block.axis == 0 ? add_channels : add_tokens;
@@ -282,6 +288,26 @@ void affine_add_v(const FormatSpec& spec, AffineZero zero, const TileView& tile,
     for (int t = 0; t < tile.tokens; t += block.group, data += block.bytes) {
         kernel(block, zero, data, weights + t, stride, heads, out);
     }
+}
+
+void affine_dot_k(const FormatSpec& spec, AffineZero zero, const TileView& tile, const float* q,
+                  int heads, float* scores, std::size_t stride) {
+    if (spec.bits_k == 16) return f16_rows_dot_k(spec, tile, q, heads, scores, stride);
+    const AffineBlocks blocks = blocks_of(spec, Side::key, zero, tile);
+    if (!packed_kernels_take(blocks)) {
+        return affine_dot_k_reference(spec, zero, tile, q, heads, scores, stride);
+    }
+    affine_dot_rows(blocks, q, heads, scores, stride);
+}
+
+void affine_add_v(const FormatSpec& spec, AffineZero zero, const TileView& tile,
+                  const float* weights, std::size_t stride, int heads, float* out) {
+    if (spec.bits_v == 16) return f16_rows_add_v(spec, tile, weights, stride, heads, out);
+    const AffineBlocks blocks = blocks_of(spec, Side::value, zero, tile);
+    if (!packed_kernels_take(blocks)) {
+        return affine_add_v_reference(spec, zero, tile, weights, stride, heads, out);
+    }
+    affine_add_rows(blocks, weights, stride, heads, out);
 }
 
 }  // namespace winnow

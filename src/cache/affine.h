@@ -3,11 +3,10 @@
 // tokens, so tiles laid end to end read as one longer tile. n = group_size, all numbers f16 or
 // packed codes (code_pack.h), no padding:
 //
-//   axis 0, per channel     scales [D] | zeros [D] | codes [D/4] runs of [n][4]
-//     A group is the n tokens of one channel. The four codes of a token's channel quad are
-//     adjacent, so a plane shifted and masked gives one 32-bit lane per token, four bytes of four
-//     channels each: what byte dot products (dpbusd, sdot) want. At 4 bits and n = 32 a quad takes
-//     64 bytes: low nibbles are tokens 0..15, high nibbles tokens 16..31.
+//   axis 0, per channel     scales [D] | zeros [D] | codes [D] runs of [n]
+//     A group is the n tokens of one channel. A kernel keeps the scores of all n tokens in
+//     registers and walks over the channels, so nothing is summed across lanes. At 4 bits and
+//     n = 32 a run takes 16 bytes: low nibbles are tokens 0..15, high nibbles tokens 16..31.
 //
 //   axis 1, per token       scales [D/n][n] | zeros [D/n][n] | codes [n] runs of [D]
 //     A group is n channels of one token; scales of a channel group are adjacent over tokens. At
@@ -46,5 +45,11 @@ void affine_dot_k(const FormatSpec& spec, AffineZero zero, const TileView& tile,
                   int heads, float* scores, std::size_t stride);
 void affine_add_v(const FormatSpec& spec, AffineZero zero, const TileView& tile,
                   const float* weights, std::size_t stride, int heads, float* out);
+
+// The scalar references of the two kernels; also used where kernels/packed.h has no fast one.
+void affine_dot_k_reference(const FormatSpec& spec, AffineZero zero, const TileView& tile,
+                            const float* q, int heads, float* scores, std::size_t stride);
+void affine_add_v_reference(const FormatSpec& spec, AffineZero zero, const TileView& tile,
+                            const float* weights, std::size_t stride, int heads, float* out);
 
 }  // namespace winnow

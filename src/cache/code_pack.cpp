@@ -1,13 +1,7 @@
 #include "cache/code_pack.h"
 
-#include <bit>
-#include <cstring>
-
 namespace winnow {
 namespace {
-
-static_assert(std::endian::native == std::endian::little,
-              "unpack_quad reads four adjacent codes as one little-endian word");
 
 // One plane of Width bits; the codes' bits from Shift on.
 template <int Width, int Shift>
@@ -37,26 +31,6 @@ void unpack_plane(const std::uint8_t* packed, int count, Code* codes) {
     }
 }
 
-// As unpack_plane, but a word holds one token's four channels, so lanes are tokens.
-template <int Width, int Shift, typename Code>
-void unpack_quad_plane(const std::uint8_t* packed, int tokens, Code* channels) {
-    const int stride = tokens * Width / 8;  // in words
-    constexpr std::uint32_t kMask = (1U << Width) - 1U;
-    for (int stripe = 0; stripe < 8 / Width; ++stripe) {
-        for (int channel = 0; channel < 4; ++channel) {
-            Code* out = channels + channel * tokens + stripe * stride;
-            const int shift = 8 * channel + stripe * Width;
-            for (int i = 0; i < stride; ++i) {
-                std::uint32_t word;
-                std::memcpy(&word, packed + 4 * i, sizeof word);
-                const auto bits = static_cast<std::int32_t>((word >> shift & kMask) << Shift);
-                const auto part = static_cast<Code>(bits);
-                out[i] = Shift == 0 ? part : static_cast<Code>(out[i] + part);
-            }
-        }
-    }
-}
-
 template <typename Code>
 void unpack_run(int bits, const std::uint8_t* packed, int count, Code* codes) {
     switch (bits) {
@@ -69,21 +43,6 @@ void unpack_run(int bits, const std::uint8_t* packed, int count, Code* codes) {
             return unpack_plane<4, 0>(packed, count, codes);
         default:
             return unpack_plane<8, 0>(packed, count, codes);
-    }
-}
-
-template <typename Code>
-void unpack_quad_run(int bits, const std::uint8_t* packed, int tokens, Code* channels) {
-    switch (bits) {
-        case 2:
-            return unpack_quad_plane<2, 0>(packed, tokens, channels);
-        case 3:
-            unpack_quad_plane<2, 0>(packed, tokens, channels);
-            return unpack_quad_plane<1, 2>(packed + tokens, tokens, channels);
-        case 4:
-            return unpack_quad_plane<4, 0>(packed, tokens, channels);
-        default:
-            return unpack_quad_plane<8, 0>(packed, tokens, channels);
     }
 }
 
@@ -109,14 +68,6 @@ void unpack_codes(int bits, const std::uint8_t* packed, int count, std::uint8_t*
 
 void unpack_codes(int bits, const std::uint8_t* packed, int count, float* codes) {
     unpack_run(bits, packed, count, codes);
-}
-
-void unpack_quad(int bits, const std::uint8_t* packed, int tokens, float* channels) {
-    unpack_quad_run(bits, packed, tokens, channels);
-}
-
-void unpack_quad(int bits, const std::uint8_t* packed, int tokens, std::uint8_t* channels) {
-    unpack_quad_run(bits, packed, tokens, channels);
 }
 
 }  // namespace winnow

@@ -23,9 +23,4 @@ void pack_codes(int bits, const std::uint8_t* codes, int count, std::uint8_t* ou
 void unpack_codes(int bits, const std::uint8_t* packed, int count, std::uint8_t* codes);
 void unpack_codes(int bits, const std::uint8_t* packed, int count, float* codes);
 
-/// A run of 4 * tokens codes in which the codes of four channels are adjacent, [tokens][4], read
-/// out per channel: [4][tokens]. `tokens` is a multiple of 8.
-void unpack_quad(int bits, const std::uint8_t* packed, int tokens, float* channels);
-void unpack_quad(int bits, const std::uint8_t* packed, int tokens, std::uint8_t* channels);
-
 }  // namespace winnow

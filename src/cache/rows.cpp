@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/packed.h"
+
 namespace winnow {
 namespace {
 
@@ -60,17 +62,6 @@ void add_scaled(float weight, const float* x, int count, float* out) {
     for (int i = 0; i < count; ++i) out[i] += weight * x[i];
 }
 
-void add_quad(const float* weights, const float* columns, int count, float* out) {
-    const float w0 = weights[0], w1 = weights[1], w2 = weights[2], w3 = weights[3];
-    const float* c0 = columns;
-    const float* c1 = columns + count;
-    const float* c2 = columns + 2 * count;
-    const float* c3 = columns + 3 * count;
-    for (int t = 0; t < count; ++t) {
-        out[t] += (w0 * c0[t] + w1 * c1[t]) + (w2 * c2[t] + w3 * c3[t]);
-    }
-}
-
 float* thread_scratch(std::size_t floats) {
     thread_local std::vector<float> memory;
     if (memory.size() < floats) memory.resize(floats);
@@ -119,6 +110,26 @@ void f16_rows_unpack(const FormatSpec& spec, const TileView& tile, float* rows) 
 
 void f16_rows_dot_k(const FormatSpec& spec, const TileView& tile, const float* q, int heads,
                     float* scores, std::size_t stride) {
+    if (spec.head_dim % 8 != 0) {
+        f16_rows_dot_k_reference(spec, tile, q, heads, scores, stride);
+        return;
+    }
+    f16_dot_rows(reinterpret_cast<const f16*>(tile.data), tile.tokens, spec.head_dim, q, heads,
+                 scores, stride);
+}
+
+void f16_rows_add_v(const FormatSpec& spec, const TileView& tile, const float* weights,
+                    std::size_t stride, int heads, float* out) {
+    if (spec.head_dim % 8 != 0) {
+        f16_rows_add_v_reference(spec, tile, weights, stride, heads, out);
+        return;
+    }
+    f16_add_rows(reinterpret_cast<const f16*>(tile.data), tile.tokens, spec.head_dim, weights,
+                 stride, heads, out);
+}
+
+void f16_rows_dot_k_reference(const FormatSpec& spec, const TileView& tile, const float* q, int heads,
+                    float* scores, std::size_t stride) {
     float row[kMaxHeadDim];
     const auto head_dim = static_cast<std::size_t>(spec.head_dim);
     for (int t = 0; t < tile.tokens; ++t) {
@@ -130,7 +141,7 @@ void f16_rows_dot_k(const FormatSpec& spec, const TileView& tile, const float* q
     }
 }
 
-void f16_rows_add_v(const FormatSpec& spec, const TileView& tile, const float* weights,
+void f16_rows_add_v_reference(const FormatSpec& spec, const TileView& tile, const float* weights,
                     std::size_t stride, int heads, float* out) {
     float row[kMaxHeadDim];
     const auto head_dim = static_cast<std::size_t>(spec.head_dim);
@@ -148,7 +159,7 @@ void check_shape(const FormatSpec& spec) {
     if (spec.head_dim < 8 || spec.head_dim % 8 != 0 || spec.head_dim > kMaxHeadDim) {
         throw usage_error(name_of(spec) + " packs heads whose head_dim is a multiple of 8 up to " +
                           std::to_string(kMaxHeadDim) + "; this model's is " +
-                          std::to_string(spec.head_dim) + ". Use --format none.");
+                          std::to_string(spec.head_dim) + ". Use --quant-method none.");
     }
     if (spec.group_size < 8 || spec.group_size % 8 != 0 || spec.group_size > kMaxGroupSize) {
         throw usage_error("--group-size is " + std::to_string(spec.group_size) +
@@ -163,7 +174,7 @@ void check_bits(const FormatSpec& spec, std::initializer_list<int> allowed) {
         if (std::find(allowed.begin(), allowed.end(), bits) != allowed.end()) continue;
         std::string list;
         for (const int each : allowed) list += (list.empty() ? "" : ", ") + std::to_string(each);
-        throw usage_error(std::string(side == Side::key ? "--bits-k" : "--bits-v") + " is " +
+        throw usage_error(std::string(side == Side::key ? "--nbits-k" : "--nbits-v") + " is " +
                           std::to_string(bits) + "; " + name_of(spec) + " takes " + list + ".");
     }
 }
@@ -177,7 +188,7 @@ void check_no_outliers(const FormatSpec& spec) {
     if (spec.outlier_threshold == 0.0F) return;
     throw usage_error("--outlier-threshold is " + std::to_string(spec.outlier_threshold) +
                       ", but " + name_of(spec) +
-                      " keeps no exact outliers; use --format kvquant or leave it 0.");
+                      " keeps no exact outliers; use --quant-method kvquant or leave it 0.");
 }
 
 }  // namespace winnow

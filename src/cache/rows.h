@@ -37,9 +37,6 @@ float dot(const float* a, const float* b, int count);
 /// out[i] += weight * x[i].
 void add_scaled(float weight, const float* x, int count, float* out);
 
-/// out[t] += sum over j of weights[j] * columns[j][t]; columns is [4][count].
-void add_quad(const float* weights, const float* columns, int count, float* out);
-
 /// Memory of this thread for a kernel's scratch; it is reused by the next call.
 float* thread_scratch(std::size_t floats);
 
@@ -59,6 +56,11 @@ void f16_rows_dot_k(const FormatSpec& spec, const TileView& tile, const float* q
                     float* scores, std::size_t stride);
 void f16_rows_add_v(const FormatSpec& spec, const TileView& tile, const float* weights,
                     std::size_t stride, int heads, float* out);
+// The scalar references of the two kernels.
+void f16_rows_dot_k_reference(const FormatSpec& spec, const TileView& tile, const float* q,
+                              int heads, float* scores, std::size_t stride);
+void f16_rows_add_v_reference(const FormatSpec& spec, const TileView& tile, const float* weights,
+                              std::size_t stride, int heads, float* out);
 
 // Checks of a FormatSpec; each throws a usage Error that names the flag.
 /// head_dim is a multiple of 8 up to kMaxHeadDim, group_size one of 8 up to kMaxGroupSize.

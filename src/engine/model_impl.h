@@ -32,11 +32,13 @@ struct Model::Impl {
     mutable std::once_flag hashed;
     mutable std::string sha256;
 
-    BlockContext block(ggml_context* ctx, ggml_tensor* positions) const {
+    BlockContext block(ggml_context* ctx, ggml_tensor* positions,
+                       Products* products = nullptr) const {
         return {.ctx = ctx,
                 .hparams = &hparams,
                 .weights = &weights->weights(),
-                .positions = positions};
+                .positions = positions,
+                .products = products};
     }
     /// The graphs of a decode step of `batch` sessions, built on first use. Hold `compute`.
     DecodeGraphs& graphs(int batch) const;

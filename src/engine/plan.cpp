@@ -211,6 +211,10 @@ int Plan::budget(int layer, int tokens, int prompt_tokens) const {
         return INT_MAX;
     }
     const PolicyParams p = layer_params(layer, prompt_tokens);
+    // A short prompt is kept whole, and its answer may fill the cap in every layer.
+    if (tokens <= p.cap) {
+        return p.cap;
+    }
     const int total = static_cast<int>(layers.size());
     return policy->budget != nullptr ? policy->budget(p, layer, total, tokens) : p.cap;
 }

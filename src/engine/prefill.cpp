@@ -9,6 +9,7 @@
 #include "attend/prefill_attention.h"
 #include "engine/compress.h"
 #include "model/blocks.h"
+#include "model/products.h"
 #include "model/weights.h"
 
 namespace winnow {
@@ -40,6 +41,8 @@ class Pass {
           k_(&session.work, chunk_row(h_.kv_heads), "a chunk's keys"),
           v_(&session.work, chunk_row(h_.kv_heads), "a chunk's values"),
           attended_(&session.work, chunk_row(h_.query_heads), "a chunk's attention"),
+          products_(*session.m().weights, count_ >= kProductTokens ? session.m().threads : 0,
+                    &session.work),
           runner_(session.m().threads, &session.work),
           attention_(session.m().threads, h_.head_dim, &session.work) {}
 
@@ -70,6 +73,7 @@ class Pass {
     Buffer<float> q_, k_, v_, attended_;
     Buffer<float> sums_;  // [H][stride] attention received, where the policy asks
     std::size_t sums_stride_ = 0;
+    Products products_;
     GraphRunner runner_;
     PrefillAttention attention_;
     double compress_ms_ = 0.0;
@@ -82,17 +86,17 @@ struct Pass::ChunkGraphs {
     ggml_tensor *x, *positions, *residual, *attended, *mixed;
     Qkv qkv;
 
-    ChunkGraphs(const Model::Impl& m, int layer, int rows_) : rows(rows_) {
+    ChunkGraphs(const Model::Impl& m, Products* products, int layer, int rows_) : rows(rows_) {
         const Hparams& h = m.hparams;
         x = before.input_f32(h.embedding, rows);
         positions = before.input_i32(rows);
-        qkv = m.arch->qkv(m.block(before.context(), positions), layer, x);
+        qkv = m.arch->qkv(m.block(before.context(), positions, products), layer, x);
         for (ggml_tensor* result : {qkv.q, qkv.k, qkv.v}) {
             before.output(result);
         }
         residual = after.input_f32(h.embedding, rows);
         attended = after.input_f32(h.query_heads * h.head_dim, rows);
-        mixed = m.arch->mix(m.block(after.context(), nullptr), layer, residual, attended);
+        mixed = m.arch->mix(m.block(after.context(), nullptr, products), layer, residual, attended);
         after.output(mixed);
     }
 };
@@ -125,7 +129,8 @@ void Pass::run_layer(int layer) {
         const int rows = std::min(chunk_, count_ - first);
         if (sizes.empty() || sizes.back().rows != rows) {
             sizes.clear();
-            sizes.emplace_back(session_.m(), layer, rows);
+            sizes.emplace_back(session_.m(), count_ >= kProductTokens ? &products_ : nullptr, layer,
+                               rows);
             runner_.place({&sizes.back().before, &sizes.back().after});
         }
         const bool needed = !last || first + tail == count_;

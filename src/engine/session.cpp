@@ -115,7 +115,7 @@ void Session::score(std::span<const std::int32_t> tokens,
 Session Session::clone() const {
     Session copy(impl_->model, impl_->plan.options, impl_->options);
     Impl& to = *copy.impl_;
-    to.plan.policy = impl_->plan.policy;
+    to.plan = impl_->plan;  // the stores point at its RoPE table
     for (std::size_t layer = 0; layer < impl_->layers.size(); ++layer) {
         to.layers[layer].store = impl_->layers[layer].store->clone(&to.cache, &to.policy);
         to.layers[layer].budget = impl_->layers[layer].budget;

@@ -22,7 +22,7 @@ float exp_and_sum(float* x, int n, float subtract);   ///< x = exp(x - subtract)
 void scale_by(float* x, int n, float factor);         ///< x *= factor
 void add_scaled(float* out, const float* x, int n, float factor);  ///< out += factor * x
 
-void widen(const f16* from, float* to, std::size_t n);   ///< f16 -> f32, exact
+void widen(const f16* from, float* to, std::size_t n);   ///< f16 -> f32, exact for finite halves
 void narrow(const float* from, f16* to, std::size_t n);  ///< f32 -> f16, nearest even
 
 /// to[d][t] = from[t][d] for t < tokens; the columns up to `padded` are zeroed.

@@ -1,5 +1,7 @@
 #include "model/blocks.h"
 
+#include "model/products.h"
+
 namespace winnow {
 
 ggml_tensor* rms_norm(const BlockContext& block, ggml_tensor* x, ggml_tensor* weight) {
@@ -8,7 +10,9 @@ ggml_tensor* rms_norm(const BlockContext& block, ggml_tensor* x, ggml_tensor* we
 
 ggml_tensor* linear(const BlockContext& block, ggml_tensor* weight, ggml_tensor* bias,
                     ggml_tensor* x) {
-    ggml_tensor* product = ggml_mul_mat(block.ctx, weight, x);
+    ggml_tensor* product =
+        block.products != nullptr ? block.products->multiply(block.ctx, weight, x) : nullptr;
+    product = product != nullptr ? product : ggml_mul_mat(block.ctx, weight, x);
     return bias == nullptr ? product : ggml_add(block.ctx, product, bias);
 }
 

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <limits>
 #include <sstream>
+#include <unordered_map>
 
 namespace winnow {
 
@@ -76,6 +77,8 @@ struct WeightStore::Impl : WeightBinder {
     Context tensors;
     BackendBuffer mapped;
     std::vector<BackendBuffer> copies;
+    std::vector<const ggml_tensor*> matrices;
+    std::unordered_map<const ggml_tensor*, const void*> plain;
     ggml_backend_dev_t cpu = nullptr;
     std::vector<ggml_backend_buffer_type_t> faster;
     std::uint64_t bytes = 0;
@@ -96,6 +99,10 @@ struct WeightStore::Impl : WeightBinder {
         ggml_tensor* tensor = create(*entry);
         bytes += entry->bytes;
         parameters += static_cast<std::uint64_t>(ggml_nelements(tensor));
+        if (rows > 0) {
+            matrices.push_back(tensor);
+            plain[tensor] = file->tensor_data(*entry).data();
+        }
         // The embedding is read by rows, which repacked layouts cannot do.
         if (rows == 0 || name == "token_embd.weight" || !repack(*entry, tensor)) {
             map(*entry, tensor);
@@ -211,6 +218,11 @@ WeightStore::WeightStore(std::shared_ptr<const gguf::File> file, const Arch& arc
 
 WeightStore::~WeightStore() = default;
 const Weights& WeightStore::weights() const { return impl_->weights; }
+const std::vector<const ggml_tensor*>& WeightStore::matrices() const { return impl_->matrices; }
+const void* WeightStore::plain_data(const ggml_tensor* matrix) const {
+    const auto found = impl_->plain.find(matrix);
+    return found == impl_->plain.end() ? nullptr : found->second;
+}
 std::uint64_t WeightStore::bytes() const { return impl_->bytes; }
 std::uint64_t WeightStore::repacked_bytes() const { return impl_->repacked; }
 std::uint64_t WeightStore::parameters() const { return impl_->parameters; }

@@ -17,6 +17,10 @@ class WeightStore {
     ~WeightStore();
 
     const Weights& weights() const;
+    /// The matrices that enter products.
+    const std::vector<const ggml_tensor*>& matrices() const;
+    /// A matrix's rows as the file stores them, also where the tensor itself is repacked.
+    const void* plain_data(const ggml_tensor* matrix) const;
     std::uint64_t bytes() const;           ///< of all tensors as stored in the file
     std::uint64_t repacked_bytes() const;  ///< of the copies in ggml's faster layouts
     std::uint64_t parameters() const;

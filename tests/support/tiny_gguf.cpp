@@ -111,7 +111,7 @@ void Writer::check() const {
     const auto fail = [](const std::string& what) {
         throw std::runtime_error("tiny gguf: " + what);
     };
-    if (o_.architecture != "llama" && o_.architecture != "qwen2") fail("unknown architecture");
+    if (o_.architecture.empty()) fail("no architecture");
     if (std::min({o_.layers, o_.query_heads, o_.kv_heads, o_.head_dim, o_.embed, o_.ff, o_.vocab,
                   o_.context}) < 1) {
         fail("every size must be 1 or more");

@@ -23,7 +23,7 @@ enum class TinyTokenizer {
 /// The model to write. libllama loads it for arch llama; for qwen2 it also needs
 /// query_heads * head_dim == embed, and for both that rope_dims is 0.
 struct TinyModelOptions {
-    std::string architecture = "llama";  ///< or "qwen2"
+    std::string architecture = "llama";  ///< or "qwen2", or one with llama's tensors and rope
     int layers = 2;                      ///< L
     int query_heads = 4;                 ///< H
     int kv_heads = 2;                    ///< G; divides H

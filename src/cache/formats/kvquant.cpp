@@ -57,10 +57,9 @@ struct Layout {
         places = values + sizeof(f16) * entries;
         bytes = places + static_cast<Size>(place_bytes) * entries;
     }
-    // The codes of one quad of channels in one block of keys, and of one token of values.
-    Size key_run(int block, int quad) const {
-        return codes +
-               packed_bytes(bits, 4 * group) * static_cast<Size>(block * head_dim / 4 + quad);
+    // The codes of one channel in one block of keys, and of one token of values.
+    Size key_run(int block, int channel) const {
+        return codes + packed_bytes(bits, group) * static_cast<Size>(block * head_dim + channel);
     }
     Size value_run(int token) const {
         return codes + packed_bytes(bits, head_dim) * static_cast<Size>(token);
@@ -140,7 +139,7 @@ void pack(const FormatSpec& spec, Side side, const float* rows, int tokens, cons
     const float threshold = threshold_of(spec);
     const int d = layout.head_dim, group = layout.group;
     float x[kMaxVector];
-    std::uint8_t codes[kMaxVector], quad[4 * kMaxTileTokens];
+    std::uint8_t codes[kMaxVector];
     for (int v = 0; v < layout.vectors; ++v) {
         const bool key = side == Side::key;
         gather(key ? rows + v : rows + v * d, layout.length, key ? d : 1, x);
@@ -149,10 +148,8 @@ void pack(const FormatSpec& spec, Side side, const float* rows, int tokens, cons
             pack_codes(layout.bits, codes, d, out + layout.value_run(v));
             continue;
         }
-        for (int t = 0; t < tokens; ++t) quad[4 * t + v % 4] = codes[t];
-        for (int block = 0; v % 4 == 3 && block < tokens / group; ++block) {
-            std::uint8_t* run = out + layout.key_run(block, v / 4);
-            pack_codes(layout.bits, quad + 4 * block * group, 4 * group, run);
+        for (int block = 0; block < tokens / group; ++block) {
+            pack_codes(layout.bits, codes + block * group, group, out + layout.key_run(block, v));
         }
     }
 }
@@ -161,11 +158,10 @@ void pack(const FormatSpec& spec, Side side, const float* rows, int tokens, cons
 // slot that lies in this block or later; it starts at 0 and moves on.
 void restore_keys(const Layout& layout, const float* levels, const std::uint8_t* tile, int block,
                   std::uint16_t* next, float* keys) {
-    std::uint8_t quad[4 * kMaxGroupSize];
+    std::uint8_t codes[kMaxGroupSize];
     const int group = layout.group, first = block * group;
     for (int c = 0; c < layout.head_dim; ++c) {
-        if (c % 4 == 0) unpack_quad(layout.bits, tile + layout.key_run(block, c / 4), group, quad);
-        const std::uint8_t* codes = quad + c % 4 * group;
+        unpack_codes(layout.bits, tile + layout.key_run(block, c), group, codes);
         const float offset = f16_to_f32(load_f16(tile + 2 * c));
         const float scale = f16_to_f32(load_f16(tile + 2 * (layout.vectors + c)));
         float* channel = keys + c * group;
@@ -280,7 +276,7 @@ void dot_k(const FormatSpec& spec, const TileView& tile, const float* q, int hea
         for (int r = 0; r < heads; ++r) {
             float* row = scores + static_cast<Size>(r) * stride + block * group;
             std::fill(row, row + group, 0.0F);
-            for (int c = 0; c < d; c += 4) add_quad(q + r * d + c, keys + c * group, group, row);
+            for (int c = 0; c < d; ++c) add_scaled(q[r * d + c], keys + c * group, group, row);
         }
     }
 }

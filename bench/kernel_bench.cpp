@@ -1,0 +1,164 @@
+// The packed kernels against the memory bandwidth and the multiply-add peak of this machine, all
+// measured in one run. Bytes per second count the packed cache only.
+//
+//   build/bin/kernel_bench --benchmark_filter=...
+#include <benchmark/benchmark.h>
+
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "cache/format.h"
+#include "core/threads.h"
+#include "kernels/dense.h"
+
+namespace winnow {
+namespace {
+
+// One kv head's packed tile of random rows, and a step of attention over it.
+struct Tile {
+    FormatSpec spec;
+    int tokens;
+    std::vector<std::uint8_t> k, v;
+    std::vector<float> q, scores, out;
+
+    Tile(const std::string& format, int bits, int head_dim, int heads, int count)
+        : tokens(count),
+          q(static_cast<std::size_t>(heads) * head_dim, 0.1F),
+          scores(static_cast<std::size_t>(heads) * count),
+          out(static_cast<std::size_t>(heads) * head_dim) {
+        spec.format = &find_format(bits == 16 ? "none" : format);
+        spec.head_dim = head_dim;
+        spec.bits_k = spec.bits_v = bits;
+        spec.key_axis = spec.format->default_key_axis;
+        spec.value_axis = spec.format->default_value_axis;
+        std::mt19937 random(1);
+        std::normal_distribution<float> normal;
+        std::vector<float> rows(static_cast<std::size_t>(count) * head_dim);
+        for (float& x : rows) {
+            x = normal(random);
+        }
+        k.resize(spec.format->bytes(spec, Side::key, count));
+        v.resize(spec.format->bytes(spec, Side::value, count));
+        spec.format->pack(spec, Side::key, rows.data(), count, nullptr, k.data());
+        spec.format->pack(spec, Side::value, rows.data(), count, nullptr, v.data());
+    }
+
+    void step(int heads) {
+        const std::size_t stride = static_cast<std::size_t>(tokens);
+        spec.format->dot_k(spec, {.data = k.data(), .tokens = tokens}, q.data(), heads,
+                           scores.data(), stride);
+        for (int r = 0; r < heads; ++r) {
+            float* row = scores.data() + r * stride;
+            exp_and_sum(row, tokens, max_of(row, tokens));
+        }
+        spec.format->add_v(spec, {.data = v.data(), .tokens = tokens}, scores.data(), stride, heads,
+                           out.data());
+    }
+};
+
+// Pieces of 512 tokens, as decode attention takes them, over a cache of `megabytes`.
+void attention(benchmark::State& state, const std::string& format) {
+    const int bits = static_cast<int>(state.range(0));
+    const int head_dim = static_cast<int>(state.range(1));
+    const int heads = static_cast<int>(state.range(2));
+    const std::size_t megabytes = static_cast<std::size_t>(state.range(3));
+    const int threads = static_cast<int>(state.range(4));
+    std::vector<Tile> tiles(1, Tile(format, bits, head_dim, heads, 512));
+    const std::size_t tile_bytes = tiles[0].k.size() + tiles[0].v.size();
+    tiles.resize(std::max<std::size_t>(2, (megabytes << 20) / tile_bytes), tiles[0]);
+    for (auto _ : state) {
+        parallel_for(threads, static_cast<int>(tiles.size()),
+                     [&](int i, int) { tiles[i].step(heads); });
+        benchmark::DoNotOptimize(tiles[0].out.data());
+    }
+    const double tokens = 512.0 * static_cast<double>(tiles.size());
+    const double steps = static_cast<double>(state.iterations());
+    state.counters["GB/s"] = benchmark::Counter(
+        steps * static_cast<double>(tile_bytes * tiles.size()) * 1e-9, benchmark::Counter::kIsRate);
+    state.counters["GMAC/s"] = benchmark::Counter(steps * tokens * 2.0 * head_dim * heads * 1e-9,
+                                                  benchmark::Counter::kIsRate);
+    state.counters["ns/token"] = benchmark::Counter(
+        steps * tokens * 1e-9, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+}
+
+// Sum of a block far larger than the last cache level.
+void read_bandwidth(benchmark::State& state) {
+    const int threads = static_cast<int>(state.range(0));
+    std::vector<std::uint64_t> block(std::size_t{256} << 17);
+    std::vector<std::uint64_t> sums(64);
+    for (auto _ : state) {
+        parallel_for(threads, 64, [&](int part, int) {
+            const std::size_t n = block.size() / 64;
+            std::uint64_t sum = 0;
+            for (std::size_t i = part * n; i < (part + 1) * n; ++i) {
+                sum += block[i];
+            }
+            sums[part] = sum;
+        });
+        benchmark::DoNotOptimize(sums.data());
+    }
+    state.counters["GB/s"] =
+        benchmark::Counter(static_cast<double>(state.iterations()) *
+                               static_cast<double>(block.size()) * 8e-9,
+                           benchmark::Counter::kIsRate);
+}
+
+// A product whose operands stay in the first cache: the multiply-add roofline.
+void multiply_add_peak(benchmark::State& state) {
+    const int threads = static_cast<int>(state.range(0));
+    struct Panels {
+        std::vector<float> a = std::vector<float>(24 * 64, 1e-3F);
+        std::vector<float> b = std::vector<float>(64 * 64, 1e-3F);
+        std::vector<float> c = std::vector<float>(24 * 64);
+    };
+    std::vector<Panels> panels(threads);
+    for (auto _ : state) {
+        parallel_for(threads, threads, [&](int i, int) {
+            for (int round = 0; round < 500; ++round) {
+                multiply(panels[i].a.data(), 64, panels[i].b.data(), 64, panels[i].c.data(), 64, 24,
+                         64, 64, false);
+            }
+        });
+        benchmark::DoNotOptimize(panels[0].c.data());
+    }
+    state.counters["GMAC/s"] =
+        benchmark::Counter(static_cast<double>(state.iterations()) * threads * 500.0 * 24 * 64 *
+                               64 * 1e-9,
+                           benchmark::Counter::kIsRate);
+}
+
+void settings(benchmark::internal::Benchmark* b) {
+    b->ArgNames({"bits", "D", "R", "MB", "threads"})->UseRealTime()->MinTime(0.2);
+    for (int threads : {1, 2}) {
+        for (int bits : {16, 8, 4, 2}) {
+            b->Args({bits, 64, 3, 128, threads});
+        }
+    }
+    for (int bits : {16, 8, 4, 2}) {
+        for (int head_dim : {64, 128, 256}) {
+            for (int heads : {1, 3, 4, 7, 8}) {
+                b->Args({bits, head_dim, heads, 128, 2});
+            }
+        }
+        b->Args({bits, 64, 3, 8, 1})->Args({bits, 64, 3, 8, 2});
+    }
+}
+
+BENCHMARK(read_bandwidth)->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(multiply_add_peak)->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK_CAPTURE(attention, kivi, "kivi")->Apply(settings);
+BENCHMARK_CAPTURE(attention, hqq, "hqq")->Apply([](benchmark::internal::Benchmark* b) {
+    b->ArgNames({"bits", "D", "R", "MB", "threads"})->UseRealTime()->MinTime(0.2);
+    b->Args({4, 64, 3, 128, 2})->Args({2, 64, 3, 128, 2});
+});
+
+}  // namespace
+}  // namespace winnow
+
+int main(int argc, char** argv) {
+    benchmark::AddCustomContext("kernels", winnow::kernel_isa());
+    benchmark::Initialize(&argc, argv);
+    benchmark::RunSpecifiedBenchmarks();
+    return 0;
+}
