@@ -3,7 +3,7 @@ PREFIX ?= /usr/local
 MODEL ?= $(shell scripts/setup --model-path)
 ASK ?= What is the registration number of the pilot boat Kestrel?
 
-.PHONY: run test bench format install setup clean
+.PHONY: run test bench bench-check fuzz format install setup clean
 
 run: build/build.ninja # answers a question about a long text, with the full cache beside it
 	@ninja -C build --quiet winnow_cli
@@ -17,6 +17,16 @@ test: build/build.ninja
 bench: build/build.ninja # one comparable line per method and width
 	@ninja -C build --quiet winnow_cli
 	@scripts/bench "$(MODEL)" examples/harbour.txt "$(ASK)"
+
+bench-check: build/build.ninja # what fell by more than 10 % since bench/baseline.json
+	@ninja -C build --quiet winnow_cli
+	build/bin/winnow bench -m "$(MODEL)" --baseline bench/baseline.json
+
+fuzz: # libFuzzer on the GGUF reader for a minute; needs clang and libclang-rt-14-dev
+	@mkdir -p build/fuzz/corpus
+	clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -Isrc -Iinclude \
+	    fuzz/gguf_fuzz.cpp src/gguf/*.cpp -o build/fuzz/gguf_fuzz
+	build/fuzz/gguf_fuzz -max_total_time=60 -dict=fuzz/gguf.dict build/fuzz/corpus
 
 format:
 	git ls-files '*.h' '*.cpp' | xargs clang-format -i

@@ -40,7 +40,7 @@ if [[ ! -f $model ]]; then
     echo "install_test: no model at $model, so the consumer was built but not run."
     exit 0
 fi
-answer=$("$work/built/ask" "$model" "What is the capital of France?" 2>"$work/stats")
-[[ $answer == *Paris* ]] || fail "the consumer answered: $answer"
+answer=$("$work/built/ask" "$model" "How many days are in a week?" 2>"$work/stats")
+[[ $answer == *7* || $answer == *seven* ]] || fail "the consumer answered: $answer"
 grep -q "bytes of cache" "$work/stats" || fail "the consumer printed no bytes."
 echo "install_test: all is well."

@@ -8,7 +8,6 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/winnow-recipes.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 fail() { echo "recipes_test: $*" >&2; exit 1; }
 
-# A path of the same name each time, so that ccache knows the objects again.
 tree=$work/tree
 mkdir "$tree"
 tar -C "$source_dir" --exclude=./build --exclude=./.git -cf - . | tar -C "$tree" -xf -
@@ -17,9 +16,11 @@ for kind in src/prune/policies/ src/cache/formats/ src/model/archs/ src/kernels/
     grep -q "^$kind" <<<"$added" || fail "AGENTS.md adds nothing to $kind."
 done
 
-export CCACHE_BASEDIR=$tree
+export CCACHE_BASEDIR=$tree # a scratch folder of another name finds its objects again
 cmake -S "$tree" --preset release --log-level=WARNING >/dev/null
-ninja -C "$tree/build" --quiet winnow_cli internlm2_test peak_test
+# Warnings of third-party sources would drown what matters.
+ninja -C "$tree/build" winnow_cli internlm2_test peak_test >"$work/build.log" 2>&1 ||
+    { grep -A 12 '^FAILED' "$work/build.log" >&2 || tail -n 20 "$work/build.log" >&2; fail "the build failed."; }
 bin=$tree/build/bin
 
 "$bin/internlm2_test"

@@ -151,6 +151,9 @@ struct CacheStats {
 struct SessionTiming {
     double prefill_ms = 0.0;   ///< of the last prefill, compression included
     double compress_ms = 0.0;  ///< the share of observe, score, select and pack
+    /// Of all decode steps so far. A step over several sessions counts whole in each of them.
+    double decode_attention_ms = 0.0;  ///< attending over the caches
+    double decode_graph_ms = 0.0;      ///< the model's own products: embedding, weights, logits
 };
 
 /// One kv head's kept tokens.

@@ -2,6 +2,7 @@
 // that keep keys before RoPE and apply it when they read.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 namespace winnow {
@@ -28,6 +29,12 @@ class RopeTable {
     const RopeParams& params() const { return params_; }
     /// cos and sin of every pair at `position`, [dims/2] each, magnitude included.
     void angles(int position, float* cos, float* sin) const;
+    /// The same for `count` positions, transposed: [dims/2][count]. Reads the table that
+    /// remember() made where it reaches.
+    void angles(const std::int32_t* positions, int count, float* cos, float* sin) const;
+    /// Keeps the angles of the first `positions` positions, so that keys kept before RoPE are read
+    /// without computing them again. Takes 4 * dims bytes per position. Not while others read.
+    void remember(int positions);
     /// Rotates one head's row [D] in place, as the model does.
     void rotate(float* row, int position) const;
     /// Undoes rotate(): scaled back and turned the other way.
@@ -38,6 +45,8 @@ class RopeTable {
     float pair_ratio_ = 1.0F;          // angle of pair i + 1 over that of pair i
     std::vector<float> extrapolated_;  // [dims/2] YaRN's share of the unscaled angle, or empty
     float magnitude_ = 1.0F;
+    int known_ = 0;                    // positions in the table
+    std::vector<float> cos_, sin_;     // [dims/2][known_]
 };
 
 }  // namespace winnow

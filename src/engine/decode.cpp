@@ -3,6 +3,7 @@
 #include "engine/decode.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "attend/decode_attention.h"
@@ -16,8 +17,8 @@ namespace {
 void check_sessions(std::span<Session::Impl* const> sessions,
                     std::span<const std::int32_t> tokens) {
     if (sessions.empty() || sessions.size() != tokens.size()) {
-        throw usage_error("decode was given " + std::to_string(sessions.size()) +
-                          " sessions and " + std::to_string(tokens.size()) +
+        throw usage_error("decode was given " + std::to_string(sessions.size()) + " sessions and " +
+                          std::to_string(tokens.size()) +
                           " tokens; it takes one token for each of at least one session.");
     }
     for (std::size_t i = 0; i < sessions.size(); ++i) {
@@ -29,6 +30,16 @@ void check_sessions(std::span<Session::Impl* const> sessions,
         }
         sessions[i]->check_tokens(tokens.subspan(i, 1));
     }
+}
+
+// Adds the milliseconds of `work` to `sum`.
+template <class Work>
+void timed(double& sum, const Work& work) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    const std::chrono::duration<double, std::milli> spent =
+        std::chrono::steady_clock::now() - start;
+    sum += spent.count();
 }
 
 }  // namespace
@@ -50,30 +61,39 @@ void decode(std::span<Session::Impl* const> sessions, std::span<const std::int32
     for (std::size_t i = 0; i < n; ++i) {
         positions[i] = sessions[i]->position;
     }
+    for (Session::Impl* session : sessions) {
+        if (session->plan.layers[0].layout.pre_rope()) {
+            session->plan.rope->remember(session->position + 1);
+        }
+    }
     std::vector<DecodeItem> items(n);
-    graphs.begin(tokens.data(), positions.data(), q.data(), k.data(), v.data());
+    double attention_ms = 0.0, graph_ms = 0.0;
+    timed(graph_ms,
+          [&] { graphs.begin(tokens.data(), positions.data(), q.data(), k.data(), v.data()); });
     for (int layer = 0; layer < h.layers; ++layer) {
         for (std::size_t i = 0; i < n; ++i) {
             evict_if_over(*sessions[i], layer);
             LayerStore& store = *sessions[i]->layers[layer].store;
             store.append(k.data() + i * k_row, v.data() + i * k_row, positions[i]);
             store.push_query(q.data() + i * q_row);
-            items[i] = {.store = &store,
-                        .q = q.data() + i * q_row,
-                        .out = attended.data() + i * q_row};
+            items[i] = {
+                .store = &store, .q = q.data() + i * q_row, .out = attended.data() + i * q_row};
         }
-        attention.attend(items, scale);
+        timed(attention_ms, [&] { attention.attend(items, scale); });
         if (layer + 1 < h.layers) {
-            graphs.next(layer, attended.data(), q.data(), k.data(), v.data());
+            timed(graph_ms,
+                  [&] { graphs.next(layer, attended.data(), q.data(), k.data(), v.data()); });
         }
     }
     std::vector<float> logits(n * static_cast<std::size_t>(h.vocabulary));
-    graphs.finish(attended.data(), logits.data());
+    timed(graph_ms, [&] { graphs.finish(attended.data(), logits.data()); });
     for (std::size_t i = 0; i < n; ++i) {
         Session::Impl& session = *sessions[i];
         session.logits.assign(logits.begin() + i * h.vocabulary,
                               logits.begin() + (i + 1) * h.vocabulary);
         ++session.position;
+        session.timing.decode_attention_ms += attention_ms;
+        session.timing.decode_graph_ms += graph_ms;
         session.note_bytes();
         session.note_logits();
     }

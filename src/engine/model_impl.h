@@ -22,6 +22,7 @@ struct Model::Impl {
     std::shared_ptr<const gguf::File> file;
     const Arch* arch = nullptr;
     Hparams hparams;
+    std::shared_ptr<RopeTable> rope;  // grown under `compute`
     std::unique_ptr<WeightStore> weights;
     std::shared_ptr<const Vocab> vocab;
 

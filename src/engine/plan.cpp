@@ -165,7 +165,8 @@ void validate(const CacheOptions& options) {
     }
 }
 
-Plan make_plan(const CacheOptions& options, const Hparams& hparams) {
+Plan make_plan(const CacheOptions& options, const Hparams& hparams,
+               std::shared_ptr<RopeTable> rope) {
     Plan plan;
     plan.options = fill_defaults(options);
     const CacheOptions& o = plan.options;
@@ -176,7 +177,7 @@ Plan make_plan(const CacheOptions& options, const Hparams& hparams) {
     plan.memory = {
         .window = (plan.policy->needs & kNeedsWindow) != 0 ? plan.params.window_size : 0,
         .column_sums = (plan.policy->needs & kNeedsColumnSums) != 0};
-    plan.rope = std::make_shared<RopeTable>(hparams.rope);
+    plan.rope = rope != nullptr ? std::move(rope) : std::make_shared<RopeTable>(hparams.rope);
     for (int layer = 0; layer < hparams.layers; ++layer) {
         LayerPlan part;
         part.layout.spec = spec_of(o, hparams.head_dim, layer);

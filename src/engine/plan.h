@@ -25,7 +25,7 @@ struct Plan {
     PolicyParams params;  ///< cap 0 where it is a share of the prompt
     LayerMemory memory;
     std::vector<LayerPlan> layers;
-    std::shared_ptr<const RopeTable> rope;
+    std::shared_ptr<RopeTable> rope;  ///< the model's; grown under its lock
 
     /// The policy's settings for `layer` when a prompt of `prompt_tokens` is read.
     PolicyParams layer_params(int layer, int prompt_tokens) const;
@@ -37,6 +37,8 @@ struct Plan {
 CacheOptions fill_defaults(CacheOptions options);
 
 /// Throws a usage Error when the options do not fit the model's shape.
-Plan make_plan(const CacheOptions& options, const Hparams& hparams);
+/// `rope` is shared by all sessions of a model; null makes one.
+Plan make_plan(const CacheOptions& options, const Hparams& hparams,
+               std::shared_ptr<RopeTable> rope = nullptr);
 
 }  // namespace winnow

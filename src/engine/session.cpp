@@ -77,7 +77,7 @@ Session::Session(std::shared_ptr<const Model> model, const CacheOptions& cache,
     }
     impl_->model = std::move(model);
     impl_->options = options;
-    impl_->plan = make_plan(cache, impl_->hparams());
+    impl_->plan = make_plan(cache, impl_->hparams(), impl_->m().rope);
     impl_->layers.resize(impl_->hparams().layers);
     for (int layer = 0; layer < impl_->hparams().layers; ++layer) {
         impl_->layers[layer].store = impl_->new_store(layer);

@@ -10,7 +10,7 @@
 namespace winnow {
 
 /// Columns of a product are handled in blocks of this many; rows of B and C are padded to it.
-inline constexpr int kColumnBlock = 64;
+inline constexpr int kColumnBlock = 32;
 
 /// c[m][n] (+)= sum over k of a[m][k] * b[k][n]. `columns` is a multiple of kColumnBlock; row
 /// strides in elements. Every element sums k in order, whatever the blocking.

@@ -6,15 +6,18 @@
 #include <winnow/winnow.h>
 
 #include <cstdio>
-#include <cstdlib>
-#include <filesystem>
 #include <map>
+#include <random>
+
+#include "support/test_files.h"
 
 namespace winnow {
 namespace {
 
 constexpr int kNewTokens = 12;
 constexpr int kWindow = 32;
+// The reference's own key and digits are not known; both sway which needles survive.
+constexpr const char* kKey = "long-context";
 
 struct Row {
     const char* method;
@@ -22,26 +25,6 @@ struct Row {
     int bits;
     int reference;  // needles that the float32 reference finds
 };
-
-std::string folder_from(const char* variable, const std::string& fallback) {
-    const char* value = std::getenv(variable);
-    return value != nullptr && *value != '\0' ? value : fallback;
-}
-
-std::string model_file(const std::string& start) {
-    const char* home = std::getenv("HOME");
-    const std::string folder = folder_from(
-        "WINNOW_TEST_MODELS", std::string(home != nullptr ? home : "") + "/.cache/winnow-models");
-    if (std::filesystem::is_directory(folder)) {
-        for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-            const std::string name = entry.path().filename();
-            if (name.starts_with(start) && name.ends_with(".gguf")) {
-                return entry.path();
-            }
-        }
-    }
-    return "";
-}
 
 CacheOptions options_of(const Row& row) {
     CacheOptions options;
@@ -62,21 +45,21 @@ std::string shown(std::string text) {
 
 // As many as the reference where it finds most needles, within one elsewhere.
 void expect_found(const std::string& model_start, int length, const std::vector<double>& depths,
-                  int most, const std::vector<Row>& rows) {
-    const std::string path = model_file(model_start);
-    const std::string folder =
-        folder_from("WINNOW_TEST_DATA", WINNOW_SOURCE_DIR "/../shared/data") + "/haystack";
-    const std::string haystack = testing::read_haystack(folder, 1U << 16U);
-    if (path.empty() || haystack.empty()) {
-        GTEST_SKIP() << "needs " << model_start
-                     << "*.gguf in $WINNOW_TEST_MODELS and text files in "
-                     << "$WINNOW_TEST_DATA/haystack";
+                  int most, const std::string& key, const std::vector<Row>& rows) {
+    const std::string path = testing::find_model(model_start);
+    const std::string folder = testing::find_data("haystack");
+    if (path.empty() || folder.empty()) {
+        GTEST_SKIP() << (path.empty() ? testing::missing_model(model_start)
+                                      : testing::missing_data("haystack"));
     }
+    const std::string haystack = testing::read_haystack(folder, 1U << 16U);
     const auto model = Model::load(path);
     std::map<const Row*, int> found;
+    std::mt19937 random(1);
     for (const double depth : depths) {
+        const std::string number = std::to_string(1000000U + random() % 9000000U);
         const testing::NeedlePrompt prompt =
-            testing::needle_prompt(*model, haystack, length, depth, "harbor", "4839217");
+            testing::needle_prompt(*model, haystack, length, depth, key, number);
         EXPECT_NEAR(static_cast<double>(prompt.tokens.size()), length, 60.0);
         testing::FullPrompt full(model, prompt.tokens, kWindow);
         for (const Row& row : rows) {
@@ -106,7 +89,7 @@ void expect_found(const std::string& model_start, int length, const std::vector<
 }
 
 TEST(Needle, SmolLM2) {
-    expect_found("SmolLM2-135M", 1500, {0.0, 0.25, 0.5, 0.75, 1.0}, 4,
+    expect_found("SmolLM2-135M", 1500, {0.0, 0.25, 0.5, 0.75, 1.0}, 4, kKey,
                  {{"full", 0, 16, 5},
                   {"full", 0, 4, 4},
                   {"full", 0, 2, 2},
@@ -122,7 +105,7 @@ TEST(Needle, SmolLM2) {
 }
 
 TEST(Needle, Qwen) {
-    expect_found("qwen2.5", 2000, {0.0, 0.5, 1.0}, 3,
+    expect_found("qwen2.5", 2000, {0.0, 0.5, 1.0}, 3, kKey,
                  {{"full", 0, 16, 3},
                   {"full", 0, 4, 3},
                   {"full", 0, 2, 3},

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <string_view>
 #include <type_traits>
 
 #include "argv.h"
@@ -95,10 +96,13 @@ void refuse_zero(Flag& flag) {
     }
 }
 
-void add_cache_flags(CLI::App& parser, CacheOptions& cache) {
+void add_cache_flags(CLI::App& parser, CacheOptions& cache, bool listed_too) {
     FlagMaker make(parser, "Cache (snake_case is read alike)");
     visit_cache_options(cache, [&](const char* name, auto& field, const char* help) {
         using Field = std::decay_t<decltype(field)>;
+        const bool listed = std::find(kListedCacheFlags.begin(), kListedCacheFlags.end(),
+                                      std::string_view(name)) != kListedCacheFlags.end();
+        if (listed && !listed_too) return;
         std::string names = "--" + std::string(name);
         // The paper's scripts have this one both ways.
         if (names == "--max-capacity-prompts") names += ",--max-capacity-prompt";
@@ -133,6 +137,14 @@ void check_name(const std::string& flag, const std::string& value,
                       nearest(value, names) + "', of " + quoted_list(names) + ".");
 }
 
+void only_one(const std::string& a, const std::string& flag_a, const std::string& b,
+              const std::string& flag_b) {
+    if (a.empty() || b.empty()) return;
+    throw usage_error(flag_a + " and " + flag_b + " are both given; only one of them counts.");
+}
+
+}  // namespace
+
 void settle_cache(CacheOptions& cache) {
     for (auto* name : {&cache.method, &cache.quant_method, &cache.pooling, &cache.gqa_score_agg}) {
         lower_case(*name);
@@ -145,14 +157,6 @@ void settle_cache(CacheOptions& cache) {
     check_name("--gqa-score-agg", cache.gqa_score_agg, {"mean", "max", "sum"});
     validate(cache);
 }
-
-void only_one(const std::string& a, const std::string& flag_a, const std::string& b,
-              const std::string& flag_b) {
-    if (a.empty() || b.empty()) return;
-    throw usage_error(flag_a + " and " + flag_b + " are both given; only one of them counts.");
-}
-
-}  // namespace
 
 std::string long_name(const Flag& flag) {
     const std::size_t begin = flag.names.find("--");
@@ -177,12 +181,21 @@ std::unique_ptr<CLI::App> make_parser(const std::string& command, const std::str
     if ((groups & kGenerationFlags) != 0) {
         visit_generation_options(options, FlagMaker(*parser, "Answer"));
     }
-    if ((groups & kCacheFlags) != 0) add_cache_flags(*parser, options.cache);
+    if ((groups & kCacheFlags) != 0) add_cache_flags(*parser, options.cache, true);
+    if ((groups & kOtherCacheFlags) != 0) add_cache_flags(*parser, options.cache, false);
     return parser;
 }
 
 void add_switch(CLI::App& parser, const std::string& name, bool& field, const std::string& help) {
     parser.add_flag(name, field, help)->group("Output");
+}
+
+void add_value(CLI::App& parser, const std::string& group, const Flag& flag, std::string& field) {
+    FlagMaker(parser, group)(flag, field);
+}
+
+void add_value(CLI::App& parser, const std::string& group, const Flag& flag, int& field) {
+    FlagMaker(parser, group)(flag, field);
 }
 
 bool parse(CLI::App& parser, const std::vector<std::string>& args) {

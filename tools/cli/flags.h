@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,8 +17,13 @@ enum FlagGroups : unsigned {
     kCacheFlags = 2U,
     kPromptFlags = 4U,
     kGenerationFlags = 8U,
+    kOtherCacheFlags = 16U,  ///< kCacheFlags without kListedCacheFlags
     kSession = kModelFlags | kCacheFlags | kPromptFlags | kGenerationFlags,
 };
+
+/// Cache flags that a command measuring many caches takes as lists.
+inline constexpr std::array<const char*, 4> kListedCacheFlags{"method", "quant-method", "nbits",
+                                                              "max-capacity-prompts"};
 
 /// The parser of `winnow <command>`. `options` must outlive it.
 std::unique_ptr<CLI::App> make_parser(const std::string& command, const std::string& summary,
@@ -26,6 +32,10 @@ std::unique_ptr<CLI::App> make_parser(const std::string& command, const std::str
 /// A switch such as --json, outside the shared groups.
 void add_switch(CLI::App& parser, const std::string& name, bool& field, const std::string& help);
 
+/// Flags with a value, outside the shared groups.
+void add_value(CLI::App& parser, const std::string& group, const Flag& flag, std::string& field);
+void add_value(CLI::App& parser, const std::string& group, const Flag& flag, int& field);
+
 /// Reads `args`. False when help or the version was asked for, and shown. Throws a usage Error,
 /// with the nearest name for an unknown flag.
 bool parse(CLI::App& parser, const std::vector<std::string>& args);
@@ -33,6 +43,9 @@ bool parse(CLI::App& parser, const std::vector<std::string>& args);
 /// Settles what only depends on the options: method names in any case, an unknown one with the
 /// nearest, contradictions, the model being named. Throws a usage Error.
 void settle(Options& options, const std::string& command, unsigned groups);
+
+/// The cache options' part of settle().
+void settle_cache(CacheOptions& cache);
 
 /// "--n-predict" of "-n,--n-predict,--predict".
 std::string long_name(const Flag& flag);

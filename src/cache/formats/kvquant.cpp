@@ -22,6 +22,8 @@
 #include "cache/codebook.h"
 #include "cache/format.h"
 #include "cache/rows.h"
+#include "kernels/dense.h"
+#include "kernels/levels.h"
 #include "core/rope.h"
 
 namespace winnow {
@@ -158,14 +160,13 @@ void pack(const FormatSpec& spec, Side side, const float* rows, int tokens, cons
 // slot that lies in this block or later; it starts at 0 and moves on.
 void restore_keys(const Layout& layout, const float* levels, const std::uint8_t* tile, int block,
                   std::uint16_t* next, float* keys) {
-    std::uint8_t codes[kMaxGroupSize];
     const int group = layout.group, first = block * group;
     for (int c = 0; c < layout.head_dim; ++c) {
-        unpack_codes(layout.bits, tile + layout.key_run(block, c), group, codes);
         const float offset = f16_to_f32(load_f16(tile + 2 * c));
         const float scale = f16_to_f32(load_f16(tile + 2 * (layout.vectors + c)));
         float* channel = keys + c * group;
-        for (int t = 0; t < group; ++t) channel[t] = offset + scale * levels[codes[t]];
+        restore_levels(tile + layout.key_run(block, c), layout.bits, group, levels, scale, offset,
+                       channel);
         for (; next[c] < layout.slots; ++next[c]) {
             const int place = layout.place(tile, c, next[c]);
             if (place >= first + group) break;
@@ -177,11 +178,10 @@ void restore_keys(const Layout& layout, const float* levels, const std::uint8_t*
 // Token t of the values, [D].
 void restore_value(const Layout& layout, const float* levels, const std::uint8_t* tile, int t,
                    float* row) {
-    std::uint8_t codes[kMaxHeadDim];
-    unpack_codes(layout.bits, tile + layout.value_run(t), layout.head_dim, codes);
     const float offset = f16_to_f32(load_f16(tile + 2 * t));
     const float scale = f16_to_f32(load_f16(tile + 2 * (layout.vectors + t)));
-    for (int c = 0; c < layout.head_dim; ++c) row[c] = offset + scale * levels[codes[c]];
+    restore_levels(tile + layout.value_run(t), layout.bits, layout.head_dim, levels, scale, offset,
+                   row);
     for (int slot = 0; slot < layout.slots; ++slot) {
         const int place = layout.place(tile, t, slot);
         if (place == kUnused) break;
@@ -217,14 +217,7 @@ void rotate_keys(const RopeTable& rope, const std::int32_t* positions, int group
                  float* cos, float* sin) {
     const RopeParams& params = rope.params();
     const int pairs = params.dims / 2;
-    float token_cos[kMaxHeadDim / 2], token_sin[kMaxHeadDim / 2];
-    for (int t = 0; t < group; ++t) {
-        rope.angles(positions[t], token_cos, token_sin);
-        for (int p = 0; p < pairs; ++p) {
-            cos[p * group + t] = token_cos[p];
-            sin[p * group + t] = token_sin[p];
-        }
-    }
+    rope.angles(positions, group, cos, sin);
     for (int p = 0; p < pairs; ++p) {
         float* a = keys + (params.halves ? p : 2 * p) * group;
         float* b = keys + (params.halves ? p + pairs : 2 * p + 1) * group;
@@ -273,8 +266,13 @@ void dot_k(const FormatSpec& spec, const TileView& tile, const float* q, int hea
     for (int block = 0; block < tile.tokens / group; ++block) {
         restore_keys(layout, levels, tile.data, block, next, keys);
         rotate_keys(*tile.rope, tile.positions + block * group, group, keys, cos, sin);
-        for (int r = 0; r < heads; ++r) {
-            float* row = scores + static_cast<Size>(r) * stride + block * group;
+        float* row = scores + block * group;
+        if (group % kColumnBlock == 0) {
+            multiply(q, static_cast<Size>(d), keys, static_cast<Size>(group), row, stride, heads,
+                     group, d, false);
+            continue;
+        }
+        for (int r = 0; r < heads; ++r, row += stride) {
             std::fill(row, row + group, 0.0F);
             for (int c = 0; c < d; ++c) add_scaled(q[r * d + c], keys + c * group, group, row);
         }
@@ -288,8 +286,17 @@ void add_v(const FormatSpec& spec, const TileView& tile, const float* weights, s
     const Layout layout(spec, Side::value, tile.tokens);
     const float* levels = codebook(spec, Side::value, tile.side_data);
     const int d = layout.head_dim;
+    const int group = spec.group_size;
+    float* rows = thread_scratch(static_cast<Size>(d) * static_cast<Size>(group));
+    for (int first = 0; d % kColumnBlock == 0 && first < tile.tokens; first += group) {
+        for (int t = 0; t < group; ++t) {
+            restore_value(layout, levels, tile.data, first + t, rows + t * d);
+        }
+        multiply(weights + first, stride, rows, static_cast<Size>(d), out, static_cast<Size>(d),
+                 heads, d, group, true);
+    }
     float row[kMaxHeadDim];
-    for (int t = 0; t < tile.tokens; ++t) {
+    for (int t = 0; d % kColumnBlock != 0 && t < tile.tokens; ++t) {
         restore_value(layout, levels, tile.data, t, row);
         for (int r = 0; r < heads; ++r) {
             const float weight = weights[static_cast<Size>(r) * stride + static_cast<Size>(t)];
@@ -358,7 +365,7 @@ void check(const FormatSpec& spec) {
 std::size_t bytes(const FormatSpec& spec, Side side, int tokens) {
     if (bits_of(spec, side) == 16) return f16_rows_bytes(spec, tokens);
     require_tile(spec, tokens);
-    return Layout(spec, side, tokens).bytes;
+    return tokens == 0 ? 0 : Layout(spec, side, tokens).bytes;
 }
 
 }  // namespace
