@@ -98,10 +98,9 @@ void read_bandwidth(benchmark::State& state) {
         });
         benchmark::DoNotOptimize(sums.data());
     }
-    state.counters["GB/s"] =
-        benchmark::Counter(static_cast<double>(state.iterations()) *
-                               static_cast<double>(block.size()) * 8e-9,
-                           benchmark::Counter::kIsRate);
+    state.counters["GB/s"] = benchmark::Counter(
+        static_cast<double>(state.iterations()) * static_cast<double>(block.size()) * 8e-9,
+        benchmark::Counter::kIsRate);
 }
 
 // A product whose operands stay in the first cache: the multiply-add roofline.
@@ -122,10 +121,9 @@ void multiply_add_peak(benchmark::State& state) {
         });
         benchmark::DoNotOptimize(panels[0].c.data());
     }
-    state.counters["GMAC/s"] =
-        benchmark::Counter(static_cast<double>(state.iterations()) * threads * 500.0 * 24 * 64 *
-                               64 * 1e-9,
-                           benchmark::Counter::kIsRate);
+    state.counters["GMAC/s"] = benchmark::Counter(
+        static_cast<double>(state.iterations()) * threads * 500.0 * 24 * 64 * 64 * 1e-9,
+        benchmark::Counter::kIsRate);
 }
 
 void settings(benchmark::internal::Benchmark* b) {

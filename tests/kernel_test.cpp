@@ -188,16 +188,16 @@ TEST_P(KernelTest, NarrowRoundsToTheNearestEven) {
 }
 
 TEST_P(KernelTest, WidenTransposedFillsThePadding) {
+    constexpr int kPadded = 64;
     for (const int head_dim : {8, 32, 80, 128, 256, 520}) {
         for (const int tokens : {0, 1, 7, 8, 9, 63, 64}) {
-            const std::size_t size = static_cast<std::size_t>(head_dim) * kColumnBlock;
+            const std::size_t size = static_cast<std::size_t>(head_dim) * kPadded;
             const auto rows = floats(size);
             std::vector<f16> halves(size);
             narrow(rows.data(), halves.data(), size);
             std::vector<float> out(size, kInfinity), wanted(size);
-            widen_transposed(halves.data(), tokens, head_dim, out.data(), kColumnBlock);
-            reference::widen_transposed(halves.data(), tokens, head_dim, wanted.data(),
-                                        kColumnBlock);
+            widen_transposed(halves.data(), tokens, head_dim, out.data(), kPadded);
+            reference::widen_transposed(halves.data(), tokens, head_dim, wanted.data(), kPadded);
             ASSERT_EQ(out, wanted) << head_dim << " channels, " << tokens << " tokens";
         }
     }

@@ -27,7 +27,11 @@ class WINNOW_API Error : public std::runtime_error {
 };
 
 /// Shorthands: `throw usage_error("...")`.
-inline Error usage_error(const std::string& message) { return {ErrorKind::usage, message}; }
-inline Error failure(const std::string& message) { return {ErrorKind::failure, message}; }
+inline Error usage_error(const std::string& message) {
+    return {ErrorKind::usage, message};
+}
+inline Error failure(const std::string& message) {
+    return {ErrorKind::failure, message};
+}
 
 }  // namespace winnow

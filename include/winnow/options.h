@@ -10,36 +10,37 @@ namespace winnow {
 /// What to keep of a prompt and how to store it. Zero or "" means: the method's or the format's
 /// own default. Names follow the command line of arXiv 2412.12706.
 struct CacheOptions {
-    std::string method = "full";               ///< pruning policy; see `winnow methods`
-    int max_capacity_prompts = 0;              ///< tokens kept per kv head; 0: 512, `full`: all
-    double max_capacity_prompts_ratio = 0.0;   ///< the same as a share of the prompt, (0, 1]
-    std::string quant_method;                  ///< none, kivi, hqq, kvquant, layerquant
-    int nbits = 0;                             ///< 2, 4, 8 or 16, for K and V
-    int nbits_k = 0;                           ///< overrides nbits for K
-    int nbits_v = 0;                           ///< overrides nbits for V
-    int group_size = 32;                       ///< tokens or channels that share a scale
-    int key_axis = -1;                         ///< 0 per channel, 1 per token; -1 the format's
+    std::string method = "full";              ///< pruning policy; see `winnow methods`
+    int max_capacity_prompts = 0;             ///< tokens kept per kv head; 0: 512, `full`: all
+    double max_capacity_prompts_ratio = 0.0;  ///< the same as a share of the prompt, (0, 1]
+    std::string quant_method;                 ///< none, kivi, hqq, kvquant, layerquant
+    int nbits = 0;                            ///< 2, 4, 8 or 16, for K and V
+    int nbits_k = 0;                          ///< overrides nbits for K
+    int nbits_v = 0;                          ///< overrides nbits for V
+    int group_size = 32;                      ///< tokens or channels that share a scale
+    int key_axis = -1;                        ///< 0 per channel, 1 per token; -1 the format's
     int value_axis = -1;
-    int residual_length = 32;                  ///< newest tokens that stay f16
-    int quant_layers_bits = 2;                 ///< layerquant: bits of the layers in the range
-    int quant_begin_layers = 0;                ///< layerquant: first layer of the range
-    int quant_end_layers = 0;                  ///< layerquant: one past its last layer
-    double outlier_threshold = 0.0;            ///< kvquant: abs(x) above it stays exact
-    int window_size = 0;                       ///< newest tokens that are always kept, W
-    int kernel_size = 7;                       ///< snapkv: pooling width, odd
-    std::string pooling = "max";               ///< snapkv: max or avg
-    int n_sink = -1;                           ///< oldest tokens that are always kept
-    int beta = 20;                             ///< pyramidkv: steepness
-    int sinks_full_precision = 0;              ///< oldest kept tokens stored as f16
-    std::string gqa_score_agg = "mean";        ///< mean, max or sum over the heads of a group
-    std::uint64_t method_seed = 42;            ///< of the `random` policy
+    int residual_length = 32;            ///< newest tokens that stay f16
+    int quant_layers_bits = 2;           ///< layerquant: bits of the layers in the range
+    int quant_begin_layers = 0;          ///< layerquant: first layer of the range
+    int quant_end_layers = 0;            ///< layerquant: one past its last layer
+    double outlier_threshold = 0.0;      ///< kvquant: abs(x) above it stays exact
+    int window_size = 0;                 ///< newest tokens that are always kept, W
+    int kernel_size = 7;                 ///< snapkv: pooling width, odd
+    std::string pooling = "max";         ///< snapkv: max or avg
+    int n_sink = -1;                     ///< oldest tokens that are always kept
+    int beta = 20;                       ///< pyramidkv: steepness
+    int sinks_full_precision = 0;        ///< oldest kept tokens stored as f16
+    std::string gqa_score_agg = "mean";  ///< mean, max or sum over the heads of a group
+    std::uint64_t method_seed = 42;      ///< of the `random` policy
 };
 
 /// Calls `v(name, field, help)` for every field, in a fixed order. Names are kebab case.
 template <class Options, class Visitor>
 void visit_cache_options(Options& o, Visitor&& v) {
-    v("method", o.method, "which tokens to keep: full, streamingllm, h2o, snapkv, pyramidkv, "
-                          "random, layerquant");
+    v("method", o.method,
+      "which tokens to keep: full, streamingllm, h2o, snapkv, pyramidkv, "
+      "random, layerquant");
     v("max-capacity-prompts", o.max_capacity_prompts,
       "tokens kept per kv head, window and sinks included (default 512 when a method is given)");
     v("max-capacity-prompts-ratio", o.max_capacity_prompts_ratio,

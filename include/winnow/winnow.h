@@ -47,8 +47,8 @@ struct ModelInfo {
     int head_dim = 0;          ///< D
     int embedding = 0;         ///< E
     int feed_forward = 0;
-    int vocabulary = 0;        ///< V
-    int trained_context = 0;   ///< positions the model was trained for
+    int vocabulary = 0;       ///< V
+    int trained_context = 0;  ///< positions the model was trained for
     std::uint64_t weight_bytes = 0;
     std::uint64_t parameters = 0;
 
@@ -118,7 +118,7 @@ class WINNOW_API Sampler {
 /// Where a long call stands. Return false from the callback to stop: the call throws an Error of
 /// kind stopped, and the session is as it was before the call.
 struct Progress {
-    int layer = 0;   ///< of L
+    int layer = 0;  ///< of L
     int layers = 0;
     int tokens = 0;  ///< of this layer's prompt tokens
     int tokens_total = 0;
@@ -126,9 +126,9 @@ struct Progress {
 using ProgressCallback = std::function<bool(const Progress&)>;
 
 struct SessionOptions {
-    int context = 0;         ///< most positions a session may reach; 0: the trained context
-    bool allow_long = false;  ///< positions past the trained context are allowed
-    int batch = 512;          ///< prompt tokens per chunk of prefill
+    int context = 0;           ///< most positions a session may reach; 0: the trained context
+    bool allow_long = false;   ///< positions past the trained context are allowed
+    int batch = 512;           ///< prompt tokens per chunk of prefill
     bool keep_scores = false;  ///< remember the scores of kept tokens for kept(); not counted
 };
 
@@ -162,7 +162,7 @@ struct KeptHead {
     std::vector<float> scores;            ///< parallel; NaN for tokens kept by rule
 };
 struct KeptLayer {
-    int budget = 0;  ///< tokens the policy allowed per kv head
+    int budget = 0;               ///< tokens the policy allowed per kv head
     std::vector<KeptHead> heads;  ///< [G]
 };
 

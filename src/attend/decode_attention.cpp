@@ -123,8 +123,7 @@ void DecodeAttention::run(const Piece& piece, float* partial, float scale, int t
         std::vector<std::int32_t>& counting = counting_[thread];
         counting.resize(std::max(counting.size(), n));
         for (int t = 0; t < piece.tokens; ++t) {
-            counting[static_cast<std::size_t>(t)] =
-                store.span(piece.g).position(piece.first + t);
+            counting[static_cast<std::size_t>(t)] = store.span(piece.g).position(piece.first + t);
         }
         view.positions = counting.data();
         view.rope = store.layout().rope;

@@ -34,7 +34,7 @@ class DecodeAttention {
         int tokens = 0;
         const std::uint8_t* k = nullptr;
         const std::uint8_t* v = nullptr;
-        bool exact = false;  // f16 rows
+        bool exact = false;    // f16 rows
         float* raw = nullptr;  // [R][stride] scores kept for running sums, or null
         std::size_t raw_stride = 0;
         const DecodeItem* source = nullptr;
@@ -46,9 +46,9 @@ class DecodeAttention {
 
     int threads_, query_heads_, head_dim_;
     std::vector<Piece> pieces_;
-    std::vector<float> partials_;            // [pieces][R][D + 2]
-    std::vector<float> raw_;                 // raw scores where running sums are kept
-    std::vector<std::vector<float>> work_;   // per thread: q, scores
+    std::vector<float> partials_;                      // [pieces][R][D + 2]
+    std::vector<float> raw_;                           // raw scores where running sums are kept
+    std::vector<std::vector<float>> work_;             // per thread: q, scores
     std::vector<std::vector<std::int32_t>> counting_;  // per thread: positions of gapless spans
 };
 

@@ -59,7 +59,8 @@ void pack_channels(const Block& block, GroupSolver solve, const float* rows, std
         solve(x, group, block.bits, scale, zero, codes);
         store_f16(out + 2 * c, scale);
         store_f16(out + 2 * (block.head_dim + c), zero);
-        pack_codes(block.bits, codes, group, out + block.codes() + static_cast<Size>(c) * block.run);
+        pack_codes(block.bits, codes, group,
+                   out + block.codes() + static_cast<Size>(c) * block.run);
     }
 }
 
@@ -266,8 +267,8 @@ void affine_unpack(const FormatSpec& spec, Side side, AffineZero zero_kind, cons
     }
 }
 
-void affine_dot_k_reference(const FormatSpec& spec, AffineZero zero, const TileView& tile, const float* q,
-                  int heads, float* scores, std::size_t stride) {
+void affine_dot_k_reference(const FormatSpec& spec, AffineZero zero, const TileView& tile,
+                            const float* q, int heads, float* scores, std::size_t stride) {
     if (spec.bits_k == 16) return f16_rows_dot_k_reference(spec, tile, q, heads, scores, stride);
     require_whole_groups(spec, tile.tokens);
     const Block block(spec, Side::key);
@@ -279,7 +280,7 @@ void affine_dot_k_reference(const FormatSpec& spec, AffineZero zero, const TileV
 }
 
 void affine_add_v_reference(const FormatSpec& spec, AffineZero zero, const TileView& tile,
-                  const float* weights, std::size_t stride, int heads, float* out) {
+                            const float* weights, std::size_t stride, int heads, float* out) {
     if (spec.bits_v == 16) return f16_rows_add_v_reference(spec, tile, weights, stride, heads, out);
     require_whole_groups(spec, tile.tokens);
     const Block block(spec, Side::value);

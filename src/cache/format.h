@@ -15,13 +15,14 @@ class RopeTable;  // core/rope.h
 /// A format's settings for one layer after defaults have been filled in.
 struct FormatSpec {
     const struct Format* format = nullptr;
-    int head_dim = 0;          ///< D
-    int bits_k = 16;           ///< 16 means f16, for K and V apart
+    int head_dim = 0;  ///< D
+    int bits_k = 16;   ///< 16 means f16, for K and V apart
     int bits_v = 16;
-    int group_size = 32;       ///< tokens (axis 0) or channels (axis 1) that share scale and zero
-    int key_axis = 0;          ///< 0: per channel, a group runs over tokens; 1: per token
+    int group_size = 32;  ///< tokens (axis 0) or channels (axis 1) that share scale and zero
+    int key_axis = 0;     ///< 0: per channel, a group runs over tokens; 1: per token
     int value_axis = 1;
-    float outlier_threshold = 0.0F;  ///< abs(x) above it is stored exactly; 0: the format's own rule
+    float outlier_threshold =
+        0.0F;  ///< abs(x) above it is stored exactly; 0: the format's own rule
 };
 
 enum class Side { key, value };

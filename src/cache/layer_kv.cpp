@@ -32,8 +32,9 @@ void LayerKv::put(int first, int count, const float* k, const float* v, int posi
     const auto store = [&](const float* from, f16* to) {
         for (int d = 0; d < head_dim_; ++d) {
             if (std::isnan(from[d])) {
-                throw failure("the model computed NaN; the file is damaged or its weights "
-                              "overflow.");
+                throw failure(
+                    "the model computed NaN; the file is damaged or its weights "
+                    "overflow.");
             }
             row[d] = std::clamp(from[d], -kF16Max, kF16Max);
         }

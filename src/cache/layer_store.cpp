@@ -55,8 +55,9 @@ void LayerStore::append(const float* k, const float* v, std::int32_t position) {
     const auto store = [&](const float* from, f16* to) {
         for (std::size_t i = 0; i < d; ++i) {
             if (std::isnan(from[i])) {
-                throw failure("the model computed NaN; the file is damaged or its weights "
-                              "overflow.");
+                throw failure(
+                    "the model computed NaN; the file is damaged or its weights "
+                    "overflow.");
             }
             row[i] = std::clamp(from[i], -kF16Max, kF16Max);
         }
@@ -211,8 +212,8 @@ std::size_t LayerStore::policy_bytes() const {
 }
 
 std::unique_ptr<LayerStore> LayerStore::clone(MemoryMeter* cache, MemoryMeter* policy) const {
-    auto copy = std::make_unique<LayerStore>(layout_, kv_heads(), query_heads_, memory_, cache,
-                                             policy);
+    auto copy =
+        std::make_unique<LayerStore>(layout_, kv_heads(), query_heads_, memory_, cache, policy);
     copy->side_ = side_.clone(cache);
     copy->fitted_ = fitted_;
     copy->ring_ = ring_.clone(policy);

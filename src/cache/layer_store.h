@@ -13,8 +13,8 @@ namespace winnow {
 
 /// What a policy needs to keep from step to step while decoding.
 struct LayerMemory {
-    int window = 0;              ///< W queries in the ring; 0: none
-    bool column_sums = false;    ///< running sums of attention received
+    int window = 0;            ///< W queries in the ring; 0: none
+    bool column_sums = false;  ///< running sums of attention received
 };
 
 class LayerStore {

@@ -128,8 +128,8 @@ void f16_rows_add_v(const FormatSpec& spec, const TileView& tile, const float* w
                  stride, heads, out);
 }
 
-void f16_rows_dot_k_reference(const FormatSpec& spec, const TileView& tile, const float* q, int heads,
-                    float* scores, std::size_t stride) {
+void f16_rows_dot_k_reference(const FormatSpec& spec, const TileView& tile, const float* q,
+                              int heads, float* scores, std::size_t stride) {
     float row[kMaxHeadDim];
     const auto head_dim = static_cast<std::size_t>(spec.head_dim);
     for (int t = 0; t < tile.tokens; ++t) {
@@ -142,7 +142,7 @@ void f16_rows_dot_k_reference(const FormatSpec& spec, const TileView& tile, cons
 }
 
 void f16_rows_add_v_reference(const FormatSpec& spec, const TileView& tile, const float* weights,
-                    std::size_t stride, int heads, float* out) {
+                              std::size_t stride, int heads, float* out) {
     float row[kMaxHeadDim];
     const auto head_dim = static_cast<std::size_t>(spec.head_dim);
     for (int t = 0; t < tile.tokens; ++t) {

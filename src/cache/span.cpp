@@ -173,8 +173,8 @@ void Span::read(f16* k, f16* v, std::int32_t* positions, const float* side_data)
     std::memcpy(v, head_v(), head_ * d * sizeof(f16));
     // A stretch of tokens at a time bounds the scratch where tiles are long runs.
     const FormatSpec& spec = layout_->spec;
-    const int step = spec.format->tile_tokens != nullptr ? spec.format->tile_tokens(spec)
-                                                         : 8 * spec.group_size;
+    const int step =
+        spec.format->tile_tokens != nullptr ? spec.format->tile_tokens(spec) : 8 * spec.group_size;
     std::vector<float> rows(static_cast<std::size_t>(step) * d);
     for (const Tile& tile : tiles_) {
         for (int done = 0; done < tile.tokens; done += step) {
@@ -184,7 +184,8 @@ void Span::read(f16* k, f16* v, std::int32_t* positions, const float* side_data)
                           .side_data = side_data,
                           .positions = positions + at,
                           .rope = layout_->rope};
-            view.data = packed_k_.data() + tile.k_offset + spec.format->bytes(spec, Side::key, done);
+            view.data =
+                packed_k_.data() + tile.k_offset + spec.format->bytes(spec, Side::key, done);
             spec.format->unpack(spec, Side::key, view, rows.data());
             if (layout_->pre_rope()) {
                 for (int t = 0; t < n; ++t) {

@@ -13,8 +13,8 @@ namespace winnow {
 /// How a layer stores its spans.
 struct SpanLayout {
     FormatSpec spec;
-    int head_tokens = 0;      ///< oldest kept tokens that stay f16
-    int residual_length = 0;  ///< newest tokens that stay f16 when a prompt is packed
+    int head_tokens = 0;              ///< oldest kept tokens that stay f16
+    int residual_length = 0;          ///< newest tokens that stay f16 when a prompt is packed
     const RopeTable* rope = nullptr;  ///< of the model; outlives the span
 
     /// Tokens the tail may hold: when one more arrives, the oldest group is packed.

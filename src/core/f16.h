@@ -43,6 +43,8 @@ inline f16 f32_to_f16(float value) {
 }
 
 /// The float nearest to `value` that half precision can hold.
-inline float round_to_f16(float value) { return f16_to_f32(f32_to_f16(value)); }
+inline float round_to_f16(float value) {
+    return f16_to_f32(f32_to_f16(value));
+}
 
 }  // namespace winnow

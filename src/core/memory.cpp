@@ -14,7 +14,9 @@ namespace {
 constexpr std::size_t kMapBytes = std::size_t{256} << 10;
 constexpr std::size_t kAlignment = 64;
 
-std::size_t rounded(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+std::size_t rounded(std::size_t bytes) {
+    return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
 
 }  // namespace
 

@@ -20,11 +20,8 @@ class Observed {
         const int group = h.query_heads / h.kv_heads;
         for (int g = 0; g < h.kv_heads; ++g) {
             const LayerKv::Head& head = view.kv->head(g);
-            HeadObservation& seen = heads_.emplace_back(
-                HeadObservation{.tokens = head.tokens,
-                                .k = head.k,
-                                .v = head.v,
-                                .positions = head.positions});
+            HeadObservation& seen = heads_.emplace_back(HeadObservation{
+                .tokens = head.tokens, .k = head.k, .v = head.v, .positions = head.positions});
             if (view.column_sums != nullptr) {
                 std::vector<float>& sums = sums_.emplace_back();
                 for (int r = 0; r < group; ++r) {
@@ -99,12 +96,11 @@ Selection select_layer(Session::Impl& session, int layer, const LayerView& view,
     state.scores.assign(session.options.keep_scores ? heads : 0, {});
     for (int g = 0; g < heads; ++g) {
         const int tokens = view.kv->head(g).tokens;
-        const Protected fixed = policy.protect != nullptr
-                                    ? policy.protect(params, budget[g], tokens)
-                                    : Protected{};
-        const std::span<const float> scores =
-            policy.score != nullptr ? std::span<const float>(observed.scores(g))
-                                    : std::span<const float>();
+        const Protected fixed =
+            policy.protect != nullptr ? policy.protect(params, budget[g], tokens) : Protected{};
+        const std::span<const float> scores = policy.score != nullptr
+                                                  ? std::span<const float>(observed.scores(g))
+                                                  : std::span<const float>();
         result.kept.push_back(select(scores, tokens, budget[g], fixed));
         result.all = result.all && static_cast<int>(result.kept.back().size()) == tokens;
         if (session.options.keep_scores) {
@@ -197,7 +193,8 @@ void evict_if_over(Session::Impl& session, int layer) {
         return;
     }
     for (int g = 0; g < store.kv_heads(); ++g) {
-        session.evictions += static_cast<std::uint64_t>(kv.head(g).tokens) - selected.kept[g].size();
+        session.evictions +=
+            static_cast<std::uint64_t>(kv.head(g).tokens) - selected.kept[g].size();
         ++session.repackings;
     }
     store.rebuild(kv, selected.kept);

@@ -7,10 +7,10 @@ namespace winnow {
 
 /// What a policy observes of a layer besides its keys and values.
 struct LayerView {
-    const LayerKv* kv = nullptr;            // all tokens of the layer, older and new
-    std::vector<float> window_queries{};    // [window][H][D] of the newest tokens
+    const LayerKv* kv = nullptr;          // all tokens of the layer, older and new
+    std::vector<float> window_queries{};  // [window][H][D] of the newest tokens
     int window = 0;
-    const float* column_sums = nullptr;     // [H][stride]
+    const float* column_sums = nullptr;  // [H][stride]
     std::size_t stride = 0;
 };
 

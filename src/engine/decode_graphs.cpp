@@ -13,16 +13,14 @@ DecodeGraphs::DecodeGraphs(const Arch& arch, const Hparams& hparams, const Weigh
       runner_(threads, nullptr) {
     for (int i = 0; i <= hparams.layers; ++i) {
         Step& step = steps_.emplace_back();
-        BlockContext block{
-            .ctx = step.graph.context(), .hparams = &hparams, .weights = &weights};
+        BlockContext block{.ctx = step.graph.context(), .hparams = &hparams, .weights = &weights};
         ggml_tensor* x = nullptr;
         if (i == 0) {
             step.tokens = step.graph.input_i32(batch);
             x = ggml_get_rows(block.ctx, weights.token_embd, step.tokens);
         } else {
             step.x = step.graph.input_f32(hparams.embedding, batch);
-            step.attended =
-                step.graph.input_f32(hparams.query_heads * hparams.head_dim, batch);
+            step.attended = step.graph.input_f32(hparams.query_heads * hparams.head_dim, batch);
             x = arch.mix(block, i - 1, step.x, step.attended);
         }
         if (i == hparams.layers) {

@@ -40,14 +40,14 @@ std::vector<MethodInfo> policy_list() {
     for (const Policy* policy : policies()) {
         std::string defaults;
         if (std::string(policy->name) != "full") {
-            defaults = "max-capacity-prompts 512, window-size " +
-                       std::to_string(policy->default_window);
+            defaults =
+                "max-capacity-prompts 512, window-size " + std::to_string(policy->default_window);
             if (policy->default_sinks > 0) {
                 defaults += ", n-sink " + std::to_string(policy->default_sinks);
             }
         }
-        list.push_back({policy->name, policy->paper, policy->summary, policy->departures,
-                        defaults});
+        list.push_back(
+            {policy->name, policy->paper, policy->summary, policy->departures, defaults});
     }
     list.push_back({"layerquant", "2412.12706",
                     "snapkv with layers at different bits and equal bytes",
@@ -62,12 +62,11 @@ std::vector<MethodInfo> format_list() {
         std::string defaults;
         if (std::string(format->name) != "none") {
             defaults = "nbits " + std::to_string(format->default_bits) + ", group-size 32, " +
-                       "residual-length 32, key-axis " +
-                       std::to_string(format->default_key_axis) + ", value-axis " +
-                       std::to_string(format->default_value_axis);
+                       "residual-length 32, key-axis " + std::to_string(format->default_key_axis) +
+                       ", value-axis " + std::to_string(format->default_value_axis);
         }
-        list.push_back({format->name, format->paper, format->summary, format->departures,
-                        defaults});
+        list.push_back(
+            {format->name, format->paper, format->summary, format->departures, defaults});
     }
     return list;
 }
@@ -84,8 +83,8 @@ double packed_bytes_per_token(const CacheOptions& cache, int head_dim) {
     const Plan plan = make_plan(one, shape);
     const FormatSpec& spec = plan.layers[0].layout.spec;
     // A long tile, so that a format with per-tile costs is shown as it is met in use.
-    const int tokens = spec.format->tile_tokens != nullptr ? spec.format->tile_tokens(spec)
-                                                           : spec.group_size;
+    const int tokens =
+        spec.format->tile_tokens != nullptr ? spec.format->tile_tokens(spec) : spec.group_size;
     return static_cast<double>(spec.format->bytes(spec, Side::key, tokens) +
                                spec.format->bytes(spec, Side::value, tokens)) /
            tokens;

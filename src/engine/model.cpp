@@ -72,8 +72,12 @@ std::shared_ptr<const Model> Model::load(const std::string& path, const LoadOpti
     return std::shared_ptr<const Model>(new Model(std::move(impl)));
 }
 
-const ModelInfo& Model::info() const { return impl_->info; }
-int Model::threads() const { return impl_->threads; }
+const ModelInfo& Model::info() const {
+    return impl_->info;
+}
+int Model::threads() const {
+    return impl_->threads;
+}
 
 std::vector<std::int32_t> Model::tokenize(std::string_view text, bool add_special,
                                           bool parse_special) const {
@@ -88,14 +92,16 @@ bool Model::is_end_of_generation(std::int32_t token) const {
     return impl_->vocab->is_eog(token);
 }
 
-bool Model::has_chat_template() const { return !impl_->vocab->chat_template_source().empty(); }
+bool Model::has_chat_template() const {
+    return !impl_->vocab->chat_template_source().empty();
+}
 
 std::string Model::apply_chat_template(std::span<const ChatMessage> messages,
                                        bool add_generation_prompt,
                                        const std::string& chat_template) const {
     const Vocab& vocab = *impl_->vocab;
-    const std::string source = chat_template.empty() ? vocab.chat_template_source()
-                                                     : built_in_template(chat_template);
+    const std::string source =
+        chat_template.empty() ? vocab.chat_template_source() : built_in_template(chat_template);
     if (source.empty()) {
         throw failure("'" + impl_->info.path +
                       "': the file has no chat template; give one by --chat-template, or use "
@@ -118,14 +124,18 @@ struct Sampler::Impl {
 };
 
 Sampler::Sampler(std::shared_ptr<const Model> model, const SamplingOptions& options)
-    : impl_(new Impl{model, TokenSampler(*model->impl().vocab, options,
-                                         model->info().vocabulary)}) {}
+    : impl_(
+          new Impl{model, TokenSampler(*model->impl().vocab, options, model->info().vocabulary)}) {}
 Sampler::~Sampler() = default;
 std::int32_t Sampler::sample(std::span<const float> logits) {
     return impl_->sampler.sample(logits);
 }
-void Sampler::accept(std::int32_t token) { impl_->sampler.accept(token); }
+void Sampler::accept(std::int32_t token) {
+    impl_->sampler.accept(token);
+}
 
-const char* version() { return WINNOW_VERSION; }
+const char* version() {
+    return WINNOW_VERSION;
+}
 
 }  // namespace winnow

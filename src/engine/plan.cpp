@@ -43,8 +43,7 @@ void check_ranges(const CacheOptions& o) {
     require_int(o.value_axis >= -1 && o.value_axis <= 1, "value-axis", o.value_axis, "0 or 1");
     require_int(o.residual_length >= 0 && o.residual_length <= (1 << 20), "residual-length",
                 o.residual_length, "from 0 to 1048576");
-    require_int(o.quant_begin_layers >= 0, "quant-begin-layers", o.quant_begin_layers,
-                "0 or more");
+    require_int(o.quant_begin_layers >= 0, "quant-begin-layers", o.quant_begin_layers, "0 or more");
     require_int(o.quant_end_layers >= 0, "quant-end-layers", o.quant_end_layers, "0 or more");
     require(o.outlier_threshold >= 0.0 && std::isfinite(o.outlier_threshold), "outlier-threshold",
             std::to_string(o.outlier_threshold), "0 or more");
@@ -174,9 +173,8 @@ Plan make_plan(const CacheOptions& options, const Hparams& hparams,
                 ("at most " + std::to_string(hparams.layers) + ", the model's layers").c_str());
     plan.policy = &find_policy(o.method);
     plan.params = params_of(o);
-    plan.memory = {
-        .window = (plan.policy->needs & kNeedsWindow) != 0 ? plan.params.window_size : 0,
-        .column_sums = (plan.policy->needs & kNeedsColumnSums) != 0};
+    plan.memory = {.window = (plan.policy->needs & kNeedsWindow) != 0 ? plan.params.window_size : 0,
+                   .column_sums = (plan.policy->needs & kNeedsColumnSums) != 0};
     plan.rope = rope != nullptr ? std::move(rope) : std::make_shared<RopeTable>(hparams.rope);
     for (int layer = 0; layer < hparams.layers; ++layer) {
         LayerPlan part;
@@ -199,9 +197,9 @@ Plan make_plan(const CacheOptions& options, const Hparams& hparams,
 PolicyParams Plan::layer_params(int layer, int prompt_tokens) const {
     PolicyParams p = params;
     if (options.max_capacity_prompts_ratio > 0.0) {
-        p.cap = std::max(p.n_sink + p.window_size,
-                         static_cast<int>(std::lround(options.max_capacity_prompts_ratio *
-                                                      prompt_tokens)));
+        p.cap = std::max(
+            p.n_sink + p.window_size,
+            static_cast<int>(std::lround(options.max_capacity_prompts_ratio * prompt_tokens)));
     }
     p.cap = static_cast<int>(p.cap * layers[layer].cap_factor);
     return p;

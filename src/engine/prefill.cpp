@@ -106,8 +106,8 @@ void Pass::embed() {
         const int rows = std::min(chunk_, count_ - first);
         Graph graph;
         ggml_tensor* ids = graph.input_i32(rows);
-        ggml_tensor* x = ggml_get_rows(graph.context(),
-                                       session_.m().weights->weights().token_embd, ids);
+        ggml_tensor* x =
+            ggml_get_rows(graph.context(), session_.m().weights->weights().token_embd, ids);
         graph.output(x);
         runner_.place({&graph});
         write_tensor(ids, tokens_.data() + first);
@@ -236,10 +236,8 @@ void Pass::compress(int layer, const LayerKv& kv) {
 
 void Pass::report(int layer, int done) const {
     if (progress_ != nullptr && *progress_ &&
-        !(*progress_)({.layer = layer,
-                       .layers = h_.layers,
-                       .tokens = done,
-                       .tokens_total = count_})) {
+        !(*progress_)(
+            {.layer = layer, .layers = h_.layers, .tokens = done, .tokens_total = count_})) {
         throw Error(ErrorKind::stopped, "stopped while reading the prompt.");
     }
 }
@@ -262,8 +260,8 @@ void check_memory(const Session::Impl& session, std::size_t tokens) {
     const std::uint64_t layer = 4ULL * tokens * h.kv_heads * h.head_dim;
     const double share = session.plan.options.method == "full" ? 1.0 : 0.0;
     const double bits = (session.plan.options.nbits_k + session.plan.options.nbits_v) / 32.0;
-    const auto cache = static_cast<std::uint64_t>(share * bits * static_cast<double>(layer) *
-                                                  h.layers);
+    const auto cache =
+        static_cast<std::uint64_t>(share * bits * static_cast<double>(layer) * h.layers);
     const std::uint64_t needed = cache + layer + 4ULL * tokens * h.embedding;
     if (needed > available_memory()) {
         throw failure("reading " + std::to_string(tokens) + " tokens needs about " +

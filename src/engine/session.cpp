@@ -26,16 +26,15 @@ void Session::Impl::check_tokens(std::span<const std::int32_t> tokens) const {
     }
     const std::uint64_t end = static_cast<std::uint64_t>(position) + tokens.size();
     const bool trained = end <= static_cast<std::uint64_t>(hparams().trained_context);
-    if (end > static_cast<std::uint64_t>(context()) && (options.context > 0 || !options.allow_long)) {
-        throw usage_error("this needs " + std::to_string(end) +
-                          " positions, but the context has " + std::to_string(context()) +
-                          "; shorten the prompt or raise -c.");
+    if (end > static_cast<std::uint64_t>(context()) &&
+        (options.context > 0 || !options.allow_long)) {
+        throw usage_error("this needs " + std::to_string(end) + " positions, but the context has " +
+                          std::to_string(context()) + "; shorten the prompt or raise -c.");
     }
     if (!trained && !options.allow_long) {
-        throw usage_error("this needs " + std::to_string(end) +
-                          " positions, but the model was trained for " +
-                          std::to_string(hparams().trained_context) +
-                          "; use --allow-long to go on.");
+        throw usage_error(
+            "this needs " + std::to_string(end) + " positions, but the model was trained for " +
+            std::to_string(hparams().trained_context) + "; use --allow-long to go on.");
     }
 }
 
@@ -52,7 +51,9 @@ std::size_t Session::Impl::cache_bytes() const {
     return total;
 }
 
-void Session::Impl::note_bytes() { bytes_peak = std::max(bytes_peak, cache_bytes()); }
+void Session::Impl::note_bytes() {
+    bytes_peak = std::max(bytes_peak, cache_bytes());
+}
 
 // FNV-1a over pairs of floats: a byte at a time would cost a few percent of a small model's step.
 void Session::Impl::note_logits() {
@@ -92,7 +93,9 @@ void Session::prefill(std::span<const std::int32_t> tokens, const ProgressCallba
     winnow::prefill(*impl_, tokens, progress);
 }
 
-std::span<const float> Session::logits() const { return impl_->logits; }
+std::span<const float> Session::logits() const {
+    return impl_->logits;
+}
 
 void Session::decode(std::int32_t token) {
     Impl* self = impl_.get();
@@ -133,10 +136,18 @@ Session Session::clone() const {
     return copy;
 }
 
-int Session::position() const { return impl_->position; }
-SessionTiming Session::timing() const { return impl_->timing; }
-const CacheOptions& Session::options() const { return impl_->plan.options; }
-const Model& Session::model() const { return *impl_->model; }
+int Session::position() const {
+    return impl_->position;
+}
+SessionTiming Session::timing() const {
+    return impl_->timing;
+}
+const CacheOptions& Session::options() const {
+    return impl_->plan.options;
+}
+const Model& Session::model() const {
+    return *impl_->model;
+}
 
 std::string Session::logits_hash() const {
     static constexpr char kDigits[] = "0123456789abcdef";

@@ -13,7 +13,7 @@ namespace winnow {
 /// A layer's share of a session.
 struct SessionLayer {
     std::unique_ptr<LayerStore> store;
-    std::vector<int> budget;  // [G] tokens a head may keep; set by the last prefill
+    std::vector<int> budget;                 // [G] tokens a head may keep; set by the last prefill
     std::vector<std::vector<float>> scores;  // [G][kept] of the last selection, when asked for
     int kept_at_selection = 0;
 };

@@ -34,8 +34,7 @@ CacheStats Session::stats() const {
     }
     stats.bytes = s.cache_bytes();
     stats.bytes_peak = s.bytes_peak;
-    stats.bytes_full_f16 =
-        s.m().info.full_cache_bytes(static_cast<std::uint64_t>(s.position));
+    stats.bytes_full_f16 = s.m().info.full_cache_bytes(static_cast<std::uint64_t>(s.position));
     stats.allocated_bytes = s.cache.now();
     stats.prefill_peak_bytes = s.prefill_peak;
     stats.bits_k = packed_bits(k_bytes, numbers);

@@ -188,7 +188,9 @@ void WidenTransposed(const f16* from, int tokens, int head_dim, float* to, int p
     }
 }
 
-const char* IsaName() { return hwy::TargetName(HWY_TARGET); }
+const char* IsaName() {
+    return hwy::TargetName(HWY_TARGET);
+}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace winnow
@@ -214,22 +216,30 @@ void multiply(const float* a, std::size_t a_stride, const float* b, std::size_t 
     HWY_DYNAMIC_DISPATCH(Multiply)
     (a, a_stride, b, b_stride, c, c_stride, rows, columns, depth, accumulate);
 }
-float max_of(const float* x, int n) { return HWY_DYNAMIC_DISPATCH(MaxOf)(x, n); }
+float max_of(const float* x, int n) {
+    return HWY_DYNAMIC_DISPATCH(MaxOf)(x, n);
+}
 float exp_and_sum(float* x, int n, float subtract) {
     return HWY_DYNAMIC_DISPATCH(ExpAndSum)(x, n, subtract);
 }
-void scale_by(float* x, int n, float factor) { HWY_DYNAMIC_DISPATCH(ScaleBy)(x, n, factor); }
+void scale_by(float* x, int n, float factor) {
+    HWY_DYNAMIC_DISPATCH(ScaleBy)(x, n, factor);
+}
 void add_scaled(float* out, const float* x, int n, float factor) {
     HWY_DYNAMIC_DISPATCH(AddScaled)(out, x, n, factor);
 }
-void widen(const f16* from, float* to, std::size_t n) { HWY_DYNAMIC_DISPATCH(Widen)(from, to, n); }
+void widen(const f16* from, float* to, std::size_t n) {
+    HWY_DYNAMIC_DISPATCH(Widen)(from, to, n);
+}
 void narrow(const float* from, f16* to, std::size_t n) {
     HWY_DYNAMIC_DISPATCH(Narrow)(from, to, n);
 }
 void widen_transposed(const f16* from, int tokens, int head_dim, float* to, int padded) {
     HWY_DYNAMIC_DISPATCH(WidenTransposed)(from, tokens, head_dim, to, padded);
 }
-const char* kernel_isa() { return HWY_DYNAMIC_DISPATCH(IsaName)(); }
+const char* kernel_isa() {
+    return HWY_DYNAMIC_DISPATCH(IsaName)();
+}
 
 }  // namespace winnow
 #endif  // HWY_ONCE

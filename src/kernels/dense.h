@@ -17,9 +17,9 @@ inline constexpr int kColumnBlock = 32;
 void multiply(const float* a, std::size_t a_stride, const float* b, std::size_t b_stride, float* c,
               std::size_t c_stride, int rows, int columns, int depth, bool accumulate);
 
-float max_of(const float* x, int n);                  ///< -inf for n = 0
-float exp_and_sum(float* x, int n, float subtract);   ///< x = exp(x - subtract); returns the sum
-void scale_by(float* x, int n, float factor);         ///< x *= factor
+float max_of(const float* x, int n);                 ///< -inf for n = 0
+float exp_and_sum(float* x, int n, float subtract);  ///< x = exp(x - subtract); returns the sum
+void scale_by(float* x, int n, float factor);        ///< x *= factor
 void add_scaled(float* out, const float* x, int n, float factor);  ///< out += factor * x
 
 void widen(const f16* from, float* to, std::size_t n);   ///< f16 -> f32, exact for finite halves

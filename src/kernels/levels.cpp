@@ -37,8 +37,7 @@ class Table {
         if (lanes >= kLevels) {
             return hn::TableLookupLanes(parts_[0], hn::IndicesFromVec(f, code));
         }
-        const auto low =
-            hn::IndicesFromVec(f, hn::And(code, hn::Set(i, lanes - 1)));
+        const auto low = hn::IndicesFromVec(f, hn::And(code, hn::Set(i, lanes - 1)));
         auto result = hn::TableLookupLanes(parts_[0], low);
         for (int part = 1; part * lanes < kLevels; ++part) {
             const auto from = hn::Set(i, part * lanes - 1);

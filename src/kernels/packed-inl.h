@@ -67,9 +67,9 @@ struct OuterJob {
     size_t plane_columns;  // columns per plane: the byte count S of a row (lanes for f16)
     int rows;
     const float* coefs;
-    size_t coef_head;    // floats from one head's coefficients to the next
-    size_t coef_group;   // floats from one column group's coefficients to the next; 0: all share
-    int group_columns;   // columns per coefficient group
+    size_t coef_head;   // floats from one head's coefficients to the next
+    size_t coef_group;  // floats from one column group's coefficients to the next; 0: all share
+    int group_columns;  // columns per coefficient group
     float* out;
     size_t out_head;
 };
@@ -148,9 +148,15 @@ HWY_INLINE void Outer(D f, OuterJob job, int heads) {
         const int left = heads - h;
         const int now = left == kMaxHeads + 1 ? kMaxHeads - 1 : HWY_MIN(left, kMaxHeads);
         switch (now) {
-            case 1: OuterHeads<kBits, 1>(f, job); break;
-            case 2: OuterHeads<kBits, 2>(f, job); break;
-            case 3: OuterHeads<kBits, 3>(f, job); break;
+            case 1:
+                OuterHeads<kBits, 1>(f, job);
+                break;
+            case 2:
+                OuterHeads<kBits, 2>(f, job);
+                break;
+            case 3:
+                OuterHeads<kBits, 3>(f, job);
+                break;
             default:
                 if constexpr (kMaxHeads >= 4) {
                     OuterHeads<kBits, 4>(f, job);
@@ -190,8 +196,8 @@ HWY_INLINE void InnerTile(D f, const InnerJob& job, int row) {
     for (size_t column = 0; column < job.plane_columns; column += lanes) {
         hn::VFromD<D> codes[kRows][kP];
         for (int i = 0; i < kRows; ++i) {
-            LoadPlanes<kBits>(
-                f, job.codes + (row + i) * job.row_bytes + column * kLaneBytes<kBits>, codes[i]);
+            LoadPlanes<kBits>(f, job.codes + (row + i) * job.row_bytes + column * kLaneBytes<kBits>,
+                              codes[i]);
         }
         for (int p = 0; p < kP; ++p) {
             const size_t at = column + p * job.plane_columns;
@@ -233,9 +239,15 @@ HWY_INLINE void Inner(D f, InnerJob job, int heads) {
     for (int h = 0; h < heads;) {
         const int now = HWY_MIN(heads - h, 3);
         switch (now) {
-            case 1: InnerHeads<kBits, 1, kScaled>(f, job); break;
-            case 2: InnerHeads<kBits, 2, kScaled>(f, job); break;
-            default: InnerHeads<kBits, 3, kScaled>(f, job); break;
+            case 1:
+                InnerHeads<kBits, 1, kScaled>(f, job);
+                break;
+            case 2:
+                InnerHeads<kBits, 2, kScaled>(f, job);
+                break;
+            default:
+                InnerHeads<kBits, 3, kScaled>(f, job);
+                break;
         }
         h += now;
         job.x += now * job.x_head;

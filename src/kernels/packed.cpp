@@ -18,7 +18,9 @@ namespace HWY_NAMESPACE {
 constexpr int kHeadsAtOnce = 8;
 constexpr int kMaxRow = 1024;
 
-HWY_INLINE size_t CodesOffset(const AffineBlocks& b) { return 4 * static_cast<size_t>(b.head_dim); }
+HWY_INLINE size_t CodesOffset(const AffineBlocks& b) {
+    return 4 * static_cast<size_t>(b.head_dim);
+}
 
 // Scales and zeros of a block as floats, zeros as what is added to code * scale.
 template <class D>
@@ -93,9 +95,8 @@ void AddTokens(D f, const AffineBlocks& b, const float* weights, size_t stride, 
         LoadScales(f, block, d, b.zero_in_codes, scale, zero);
         for (int r = 0; r < heads; ++r) {
             for (int g = 0; g < groups; ++g) {
-                offsets[r * groups + g] +=
-                    ScaleAndDot(f, weights + r * stride, scale + g * n, zero + g * n, n,
-                                coefs + r * d + g * n);
+                offsets[r * groups + g] += ScaleAndDot(f, weights + r * stride, scale + g * n,
+                                                       zero + g * n, n, coefs + r * d + g * n);
             }
         }
         const size_t row_bytes = static_cast<size_t>(d) * kBits / 8;
@@ -199,8 +200,8 @@ void AffineDotBits(D f, const AffineBlocks& b, const float* q, int heads, float*
                    size_t stride) {
     for (int h = 0; h < heads; h += kHeadsAtOnce) {
         const int now = HWY_MIN(heads - h, kHeadsAtOnce);
-        (b.axis == 0 ? DotChannels<kBits, D> : DotTokens<kBits, D>)(
-            f, b, q + h * b.head_dim, now, scores + h * stride, stride);
+        (b.axis == 0 ? DotChannels<kBits, D> : DotTokens<kBits, D>)(f, b, q + h * b.head_dim, now,
+                                                                    scores + h * stride, stride);
     }
 }
 
@@ -209,8 +210,9 @@ void AffineAddBits(D f, const AffineBlocks& b, const float* weights, size_t stri
                    float* out) {
     for (int h = 0; h < heads; h += kHeadsAtOnce) {
         const int now = HWY_MIN(heads - h, kHeadsAtOnce);
-        (b.axis == 0 ? AddChannels<kBits, D> : AddTokens<kBits, D>)(
-            f, b, weights + h * stride, stride, now, out + h * b.head_dim);
+        (b.axis == 0 ? AddChannels<kBits, D> : AddTokens<kBits, D>)(f, b, weights + h * stride,
+                                                                    stride, now,
+                                                                    out + h * b.head_dim);
     }
 }
 
@@ -233,9 +235,12 @@ HWY_INLINE void WithTag(const AffineBlocks& b, const Body& body) {
 void AffineDot(const AffineBlocks& b, const float* q, int heads, float* scores, size_t stride) {
     WithTag(b, [&](auto f) HWY_ATTR {
         switch (b.bits) {
-            case 8: return AffineDotBits<8>(f, b, q, heads, scores, stride);
-            case 4: return AffineDotBits<4>(f, b, q, heads, scores, stride);
-            default: return AffineDotBits<2>(f, b, q, heads, scores, stride);
+            case 8:
+                return AffineDotBits<8>(f, b, q, heads, scores, stride);
+            case 4:
+                return AffineDotBits<4>(f, b, q, heads, scores, stride);
+            default:
+                return AffineDotBits<2>(f, b, q, heads, scores, stride);
         }
     });
 }
@@ -243,9 +248,12 @@ void AffineDot(const AffineBlocks& b, const float* q, int heads, float* scores, 
 void AffineAdd(const AffineBlocks& b, const float* weights, size_t stride, int heads, float* out) {
     WithTag(b, [&](auto f) HWY_ATTR {
         switch (b.bits) {
-            case 8: return AffineAddBits<8>(f, b, weights, stride, heads, out);
-            case 4: return AffineAddBits<4>(f, b, weights, stride, heads, out);
-            default: return AffineAddBits<2>(f, b, weights, stride, heads, out);
+            case 8:
+                return AffineAddBits<8>(f, b, weights, stride, heads, out);
+            case 4:
+                return AffineAddBits<4>(f, b, weights, stride, heads, out);
+            default:
+                return AffineAddBits<2>(f, b, weights, stride, heads, out);
         }
     });
 }

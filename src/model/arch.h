@@ -55,7 +55,7 @@ struct BlockContext {
     ggml_context* ctx = nullptr;
     const Hparams* hparams = nullptr;
     const Weights* weights = nullptr;
-    ggml_tensor* positions = nullptr;  // i32 [n]
+    ggml_tensor* positions = nullptr;    // i32 [n]
     class Products* products = nullptr;  // large products of prefill; null: ggml's own
 };
 
@@ -71,8 +71,8 @@ struct Arch {
     bool rope_halves = false;
     /// Refuses what the blocks below do not compute; null: nothing beyond the common refusals.
     void (*check)(const gguf::File& file) = nullptr;
-    void (*bind)(WeightBinder& binder, const Hparams& hparams, int layer, LayerWeights& out) =
-        nullptr;
+    void (*bind)(WeightBinder& binder, const Hparams& hparams, int layer,
+                 LayerWeights& out) = nullptr;
     /// Norm, projections, bias and rope of `layer`; x is [n][E].
     Qkv (*qkv)(const BlockContext& block, int layer, ggml_tensor* x) = nullptr;
     /// Output projection, residual and feed-forward of `layer`; attended is [n][H*D].

@@ -34,8 +34,12 @@ Graph::~Graph() = default;
 Graph::Graph(Graph&&) noexcept = default;
 Graph& Graph::operator=(Graph&&) noexcept = default;
 
-ggml_context* Graph::context() const { return impl_->context; }
-ggml_cgraph* Graph::handle() const { return impl_->graph; }
+ggml_context* Graph::context() const {
+    return impl_->context;
+}
+ggml_cgraph* Graph::handle() const {
+    return impl_->graph;
+}
 
 ggml_tensor* Graph::input_f32(int columns, int rows) {
     ggml_tensor* tensor = ggml_new_tensor_2d(impl_->context, GGML_TYPE_F32, columns, rows);
@@ -86,8 +90,9 @@ void GraphRunner::place(std::vector<Graph*> graphs) {
     // Placing the largest first fixes the memory, so that later ones cannot move it.
     for (Graph* graph : graphs) {
         if (!ggml_gallocr_reserve(impl_->allocator, graph->handle())) {
-            throw failure("the system has no memory for the model's activations; use a smaller "
-                          "batch.");
+            throw failure(
+                "the system has no memory for the model's activations; use a smaller "
+                "batch.");
         }
     }
     std::size_t work_bytes = impl_->work.size();
@@ -95,8 +100,9 @@ void GraphRunner::place(std::vector<Graph*> graphs) {
         // Again, because the allocator remembers one graph's plan only.
         ggml_gallocr_reserve(impl_->allocator, graph->handle());
         if (!ggml_gallocr_alloc_graph(impl_->allocator, graph->handle())) {
-            throw failure("the system has no memory for the model's activations; use a smaller "
-                          "batch.");
+            throw failure(
+                "the system has no memory for the model's activations; use a smaller "
+                "batch.");
         }
         Graph::Impl& g = *graph->impl_;
         g.plan = ggml_graph_plan(g.graph, impl_->threads, impl_->pool);
@@ -118,7 +124,9 @@ void GraphRunner::run(Graph& graph) {
     }
 }
 
-int GraphRunner::threads() const { return impl_->threads; }
+int GraphRunner::threads() const {
+    return impl_->threads;
+}
 
 void write_tensor(ggml_tensor* tensor, const void* data) {
     ggml_backend_tensor_set(tensor, data, 0, ggml_nbytes(tensor));

@@ -22,8 +22,12 @@ constexpr std::size_t kPanelFloats = std::size_t{1} << 18;  // 1 MiB: stays in t
 class OneThread {
   public:
 #ifdef WINNOW_OPENMP
-    OneThread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
-    ~OneThread() { omp_set_num_threads(before_); }
+    OneThread() : before_(omp_get_max_threads()) {
+        omp_set_num_threads(1);
+    }
+    ~OneThread() {
+        omp_set_num_threads(before_);
+    }
 
   private:
     int before_;
@@ -40,8 +44,8 @@ Products::Products(const WeightStore& weights, int threads, MemoryMeter* meter)
     : weights_(&weights) {
     for (const ggml_tensor* matrix : weights.matrices()) {
         const int columns = static_cast<int>(matrix->ne[0]);
-        panel_floats_ = std::max(panel_floats_,
-                                 static_cast<std::size_t>(panel_rows(columns)) * columns);
+        panel_floats_ =
+            std::max(panel_floats_, static_cast<std::size_t>(panel_rows(columns)) * columns);
     }
     panels_ = Buffer<float>(meter, panel_floats_ * threads, "panels of weights");
 }
@@ -49,8 +53,8 @@ Products::Products(const WeightStore& weights, int threads, MemoryMeter* meter)
 ggml_tensor* Products::multiply(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* x) {
 #ifdef WINNOW_BLAS
     const void* data = weights_->plain_data(weight);
-    const bool widens = weight->type == GGML_TYPE_F32 ||
-                        ggml_get_type_traits(weight->type)->to_float != nullptr;
+    const bool widens =
+        weight->type == GGML_TYPE_F32 || ggml_get_type_traits(weight->type)->to_float != nullptr;
     if (data == nullptr || !widens) {
         return nullptr;
     }
@@ -89,9 +93,8 @@ void Products::run(ggml_tensor* out, int thread, int threads, void* userdata) {
                                                      static_cast<int64_t>(rows) * job.columns);
         }
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, tokens, rows, job.columns, 1.0F,
-                    static_cast<const float*>(x->data),
-                    static_cast<int>(x->nb[1] / sizeof(float)), widened, job.columns, 0.0F,
-                    static_cast<float*>(out->data) + first,
+                    static_cast<const float*>(x->data), static_cast<int>(x->nb[1] / sizeof(float)),
+                    widened, job.columns, 0.0F, static_cast<float*>(out->data) + first,
                     static_cast<int>(out->nb[1] / sizeof(float)));
     }
 #else

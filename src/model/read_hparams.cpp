@@ -27,9 +27,7 @@ class Keys {
     int count(const char* key, std::uint32_t most, std::uint32_t fallback) const {
         return checked(key, file_.get_u32(name(key), fallback), most);
     }
-    float real(const char* key, float fallback) const {
-        return file_.get_f32(name(key), fallback);
-    }
+    float real(const char* key, float fallback) const { return file_.get_f32(name(key), fallback); }
     /// A number per layer that must be the same in all of them.
     int even(const char* key, int layers, std::optional<std::uint32_t> fallback = {}) const {
         const std::vector<std::uint32_t> values =
@@ -68,8 +66,7 @@ void refuse_uncomputed(const gguf::File& file, const Keys& keys) {
                          "); winnow runs models with full attention only.");
     }
     for (const gguf::TensorEntry& tensor : file.tensors()) {
-        if (tensor.name.find("attn_qkv") != std::string::npos ||
-            tensor.name.ends_with(".scale")) {
+        if (tensor.name.find("attn_qkv") != std::string::npos || tensor.name.ends_with(".scale")) {
             throw file.error("tensor '" + tensor.name +
                              "' (fused projections or scaled weights) is not supported; convert "
                              "the model again with llama.cpp's converter.");
@@ -82,7 +79,8 @@ int read_vocabulary(const gguf::File& file, const Keys& keys) {
     const std::uint64_t rows = embedding.dims[1];
     const std::uint64_t tokens = file.array_size("tokenizer.ggml.tokens");
     const std::uint64_t expected =
-        tokens > 0 ? tokens : file.get_u32(keys.name("vocab_size"), static_cast<std::uint32_t>(rows));
+        tokens > 0 ? tokens
+                   : file.get_u32(keys.name("vocab_size"), static_cast<std::uint32_t>(rows));
     if (rows != expected || rows == 0 || rows > (1U << 22)) {
         throw file.error("tensor 'token_embd.weight' has " + std::to_string(rows) +
                          " rows, but the vocabulary has " + std::to_string(expected) + " tokens.");
@@ -95,25 +93,23 @@ RopeParams read_rope(const gguf::File& file, const Keys& keys, const Arch& arch,
                      const Hparams& shape) {
     RopeParams rope;
     rope.halves = arch.rope_halves;
-    rope.dims = keys.count("rope.dimension_count", kMaxHeadDim,
-                           static_cast<std::uint32_t>(shape.head_dim));
+    rope.dims =
+        keys.count("rope.dimension_count", kMaxHeadDim, static_cast<std::uint32_t>(shape.head_dim));
     if (rope.dims != shape.head_dim) {
         throw file.error("key '" + keys.name("rope.dimension_count") + "' is " +
                          std::to_string(rope.dims) + ", but heads have " +
                          std::to_string(shape.head_dim) +
                          " channels; this architecture rotates all of them.");
     }
-    rope.original_context =
-        keys.count("rope.scaling.original_context_length", kMaxContext,
-                   static_cast<std::uint32_t>(shape.trained_context));
+    rope.original_context = keys.count("rope.scaling.original_context_length", kMaxContext,
+                                       static_cast<std::uint32_t>(shape.trained_context));
     rope.freq_base = keys.real("rope.freq_base", 10000.0F);
     const std::string type = file.get_string(keys.name("rope.scaling.type"), "linear");
     if (type != "none" && type != "linear" && type != "yarn") {
         throw file.error("key '" + keys.name("rope.scaling.type") + "' is '" + type +
                          "'; winnow knows none, linear and yarn (and llama 3 factors).");
     }
-    const float factor =
-        keys.real("rope.scaling.factor", keys.real("rope.scale_linear", 0.0F));
+    const float factor = keys.real("rope.scaling.factor", keys.real("rope.scale_linear", 0.0F));
     if (rope.freq_base <= 0.0F || factor < 0.0F) {
         throw file.error("the rope frequency base and scaling factor must be positive.");
     }
@@ -144,8 +140,8 @@ Hparams read_hparams(const gguf::File& file, const Arch& arch) {
     h.embedding = keys.count("embedding_length", kMaxWidth);
     h.trained_context = keys.count("context_length", kMaxContext);
     h.query_heads = keys.even("attention.head_count", h.layers);
-    h.kv_heads = keys.even("attention.head_count_kv", h.layers,
-                           static_cast<std::uint32_t>(h.query_heads));
+    h.kv_heads =
+        keys.even("attention.head_count_kv", h.layers, static_cast<std::uint32_t>(h.query_heads));
     h.feed_forward = keys.even("feed_forward_length", h.layers);
     h.vocabulary = read_vocabulary(file, keys);
     h.rms_eps = file.require_f32(keys.name("attention.layer_norm_rms_epsilon"));
@@ -156,8 +152,8 @@ Hparams read_hparams(const gguf::File& file, const Arch& arch) {
     }
     h.head_dim = keys.count("attention.key_length", kMaxHeadDim,
                             static_cast<std::uint32_t>(h.embedding / h.query_heads));
-    const int value_dim = keys.count("attention.value_length", kMaxHeadDim,
-                                     static_cast<std::uint32_t>(h.head_dim));
+    const int value_dim =
+        keys.count("attention.value_length", kMaxHeadDim, static_cast<std::uint32_t>(h.head_dim));
     if (value_dim != h.head_dim || h.head_dim % 8 != 0) {
         throw file.error("heads have " + std::to_string(h.head_dim) + " key and " +
                          std::to_string(value_dim) +

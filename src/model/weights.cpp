@@ -32,9 +32,9 @@ Context make_context(std::size_t tensors) {
 
 // The layouts ggml can repack weights into on this CPU; empty where it has none.
 std::vector<ggml_backend_buffer_type_t> repack_types(ggml_backend_dev_t cpu) {
-    auto* get = reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(
-        ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu),
-                                          "ggml_backend_dev_get_extra_bufts"));
+    auto* get =
+        reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(ggml_backend_reg_get_proc_address(
+            ggml_backend_dev_backend_reg(cpu), "ggml_backend_dev_get_extra_bufts"));
     std::vector<ggml_backend_buffer_type_t> types;
     for (ggml_backend_buffer_type_t* type = get != nullptr ? get(cpu) : nullptr;
          type != nullptr && *type != nullptr; ++type) {
@@ -114,11 +114,10 @@ struct WeightStore::Impl : WeightBinder {
         const auto expected_rows = static_cast<std::uint64_t>(rows == 0 ? 1 : rows);
         if (entry.dims[0] != static_cast<std::uint64_t>(columns) ||
             entry.dims[1] != expected_rows || entry.dims[2] != 1 || entry.dims[3] != 1) {
-            throw file->error("tensor '" + entry.name + "' has shape " +
-                              std::to_string(entry.dims[0]) + " x " +
-                              std::to_string(entry.dims[1]) + ", but the model's keys say " +
-                              std::to_string(columns) + " x " + std::to_string(expected_rows) +
-                              ".");
+            throw file->error(
+                "tensor '" + entry.name + "' has shape " + std::to_string(entry.dims[0]) + " x " +
+                std::to_string(entry.dims[1]) + ", but the model's keys say " +
+                std::to_string(columns) + " x " + std::to_string(expected_rows) + ".");
         }
         if (rows == 0 && entry.type != GGML_TYPE_F32) {
             throw file->error("tensor '" + entry.name +
@@ -132,9 +131,9 @@ struct WeightStore::Impl : WeightBinder {
     }
 
     ggml_tensor* create(const gguf::TensorEntry& entry) const {
-        ggml_tensor* tensor = ggml_new_tensor_2d(
-            tensors.get(), static_cast<ggml_type>(entry.type),
-            static_cast<int64_t>(entry.dims[0]), static_cast<int64_t>(entry.dims[1]));
+        ggml_tensor* tensor = ggml_new_tensor_2d(tensors.get(), static_cast<ggml_type>(entry.type),
+                                                 static_cast<int64_t>(entry.dims[0]),
+                                                 static_cast<int64_t>(entry.dims[1]));
         ggml_set_name(tensor, entry.name.c_str());
         return tensor;
     }
@@ -217,14 +216,24 @@ WeightStore::WeightStore(std::shared_ptr<const gguf::File> file, const Arch& arc
 }
 
 WeightStore::~WeightStore() = default;
-const Weights& WeightStore::weights() const { return impl_->weights; }
-const std::vector<const ggml_tensor*>& WeightStore::matrices() const { return impl_->matrices; }
+const Weights& WeightStore::weights() const {
+    return impl_->weights;
+}
+const std::vector<const ggml_tensor*>& WeightStore::matrices() const {
+    return impl_->matrices;
+}
 const void* WeightStore::plain_data(const ggml_tensor* matrix) const {
     const auto found = impl_->plain.find(matrix);
     return found == impl_->plain.end() ? nullptr : found->second;
 }
-std::uint64_t WeightStore::bytes() const { return impl_->bytes; }
-std::uint64_t WeightStore::repacked_bytes() const { return impl_->repacked; }
-std::uint64_t WeightStore::parameters() const { return impl_->parameters; }
+std::uint64_t WeightStore::bytes() const {
+    return impl_->bytes;
+}
+std::uint64_t WeightStore::repacked_bytes() const {
+    return impl_->repacked;
+}
+std::uint64_t WeightStore::parameters() const {
+    return impl_->parameters;
+}
 
 }  // namespace winnow

@@ -47,14 +47,14 @@ struct HeadObservation {
 /// One layer's tokens as a policy sees them, after prefill or while decoding.
 struct Observation {
     int layer = 0;
-    int layers = 1;       ///< L
-    int query_heads = 0;  ///< H
-    int kv_heads = 0;     ///< G
-    int head_dim = 0;     ///< D
-    int window = 0;       ///< queries held in window_queries: min(W, T)
-    const float* window_queries = nullptr;  ///< [window][H][D], post-RoPE, of the newest tokens
-    float scale = 0.0F;                     ///< factor on q.k, 1/sqrt(D)
-    int threads = 1;                        ///< threads that score() may use
+    int layers = 1;                          ///< L
+    int query_heads = 0;                     ///< H
+    int kv_heads = 0;                        ///< G
+    int head_dim = 0;                        ///< D
+    int window = 0;                          ///< queries held in window_queries: min(W, T)
+    const float* window_queries = nullptr;   ///< [window][H][D], post-RoPE, of the newest tokens
+    float scale = 0.0F;                      ///< factor on q.k, 1/sqrt(D)
+    int threads = 1;                         ///< threads that score() may use
     std::span<const HeadObservation> heads;  ///< [G]
 };
 

@@ -11,7 +11,7 @@ namespace {
 using cli::format;
 
 // All in SVG units, which a browser shows as pixels.
-constexpr double kLeft = 64, kTop = 76, kPlotWidth = 560, kPlotHeight = 340;
+constexpr double kLeft = 64, kTop = 90, kPlotWidth = 560, kPlotHeight = 340;
 constexpr double kRight = kLeft + kPlotWidth, kBottom = kTop + kPlotHeight;
 constexpr double kLegend = kRight + 24, kLegendRow = 22;
 constexpr const char* kFont = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
@@ -169,9 +169,10 @@ std::string chart_svg(const Chart& chart) {
     const std::vector<std::size_t> order = legend_order(chart);
     std::size_t longest = 0;
     for (const Series& series : chart.series) longest = std::max(longest, series.name.size());
-    // 7.2 is a generous mean width of this font's letters at 13 px.
-    const double width =
-        std::max(kLegend + 34 + 7.2 * static_cast<double>(longest) + 16, kRight + 40);
+    // 7.4 and 10.5 are generous mean widths of a letter at 13 and at 18 px.
+    const double legend_width = 34 + 7.4 * static_cast<double>(longest) + 16;
+    const double title_width = 32 + 10.5 * static_cast<double>(chart.title.size());
+    const double width = std::max(kLegend + legend_width, title_width);
     const double height =
         std::max(kBottom + 56, kTop + kLegendRow * static_cast<double>(order.size()) + 16);
 
@@ -186,7 +187,7 @@ std::string chart_svg(const Chart& chart) {
     text += format("<rect width=\"%.0f\" height=\"%.0f\" fill=\"#ffffff\"/>\n", width, height);
     text += text_at(16, 30, "class=\"head\"", chart.title);
     text += text_at(16, 50, "class=\"sub\"", chart.subtitle);
-    text += text_at(16, kTop - 8, "class=\"tick\"", chart.y_label);
+    text += text_at(16, kTop - 14, "class=\"tick\"", chart.y_label);
     text += axes.svg();
     text += text_at(kLeft + kPlotWidth / 2, kBottom + 42, "text-anchor=\"middle\" class=\"axis\"",
                     chart.x_label);

@@ -59,6 +59,10 @@ std::string cell(const char* pattern, const std::optional<double>& value, int wi
     return format("%*s", width, text.c_str());
 }
 
+std::string threads_text(const Machine& machine) {
+    return std::to_string(machine.threads) + (machine.threads == 1 ? " thread" : " threads");
+}
+
 bool many_sessions(const Report& report) {
     return std::any_of(report.results.begin(), report.results.end(),
                        [](const Result& r) { return r.sessions != 1; });
@@ -67,7 +71,10 @@ bool many_sessions(const Report& report) {
 std::string table_head(const Report& report, std::size_t label_width) {
     std::string text = padded("configuration", label_width) + "context";
     if (many_sessions(report)) text += "  sessions";
-    text += " decode tok/s spread  ms/token  weights attention  KV GB/s prefill tok/s      cache";
+    text +=
+        " decode tok/s spread  ms/token  weights attention  KV GB/s prefill tok/s compress      "
+        "cache";
+    if (many_sessions(report)) text += "  x one";
     if (!report.rival.name.empty()) text += "  decode x prefill x";
     return text + "\n";
 }
@@ -80,7 +87,9 @@ std::string table_row(const Report& report, const Result& r, std::size_t label_w
     text += cell("%.2f", r.weights_ms, 9) + cell("%.2f", r.attention_ms, 10) +
             cell("%.2f", r.kv_gb_per_s(), 9);
     text += format("%14.1f", r.prefill_tps.median());
+    text += r.compress_share ? format("%8.1f%%", 100.0 * *r.compress_share) : format("%9s", "-");
     text += format("%11s", cli::human_bytes(static_cast<double>(r.kv_bytes)).c_str());
+    if (many_sessions(report)) text += cell("%.2f", r.ratio_sessions, 7);
     if (!report.rival.name.empty()) {
         text += cell("%.2f", r.ratio_decode, 10) + cell("%.2f", r.ratio_prefill, 10);
     }
@@ -143,7 +152,7 @@ std::string report_csv(const Report& report) {
 std::string report_table(const Report& report) {
     std::string text = "winnow " + std::string(version()) + ", " + report.model.name + ", " +
                        report.machine.cpu + ", " + report.machine.isa + ", " +
-                       std::to_string(report.machine.threads) + " threads\n";
+                       threads_text(report.machine) + "\n";
     if (!report.rival.name.empty()) {
         text += "against " + report.rival.name + " (" + report.rival.version + "; " +
                 report.rival.flags + "), x: times its f16 cache\n";
@@ -168,7 +177,7 @@ Chart report_chart(const Report& report) {
     const int sessions = report.results.empty() ? 1 : report.results.front().sessions;
     chart.title = "Decode speed against context, " + report.model.name;
     chart.subtitle = report.machine.cpu + ", " + report.machine.isa + ", " +
-                     std::to_string(report.machine.threads) + " threads" +
+                     threads_text(report.machine) +
                      (sessions > 1 ? ", " + std::to_string(sessions) + " sessions" : "");
     chart.x_label = "prompt tokens";
     chart.y_label = "tokens per second";

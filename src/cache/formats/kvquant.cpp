@@ -22,9 +22,9 @@
 #include "cache/codebook.h"
 #include "cache/format.h"
 #include "cache/rows.h"
+#include "core/rope.h"
 #include "kernels/dense.h"
 #include "kernels/levels.h"
-#include "core/rope.h"
 
 namespace winnow {
 namespace {
