@@ -1,7 +1,6 @@
 #include "cache/span.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "core/rope.h"
 #include "kernels/dense.h"
@@ -44,8 +43,8 @@ void Span::append(const f16* k, const f16* v, const std::int32_t* positions, int
     };
     const auto take = [&](int count) {  // into the f16 rows, behind what is there
         const std::size_t used = static_cast<std::size_t>(head_ + tail_) * d;
-        std::memcpy(exact_k_.data() + used, k, count * d * sizeof(f16));
-        std::memcpy(exact_v_.data() + used, v, count * d * sizeof(f16));
+        std::copy_n(k, count * d, exact_k_.data() + used);
+        std::copy_n(v, count * d, exact_v_.data() + used);
         advance(count);
     };
     if (packed_ == 0 && tail_ == 0 && head_ < layout_->head_tokens) {
@@ -86,8 +85,8 @@ void Span::pack_oldest(int count, const float* side_data) {
     f16* v = exact_v_.data() + head_ * d;
     pack_tile(k, v, head_ + packed_, count, side_data);
     tail_ -= count;
-    std::memmove(k, k + count * d, tail_ * d * sizeof(f16));
-    std::memmove(v, v + count * d, tail_ * d * sizeof(f16));
+    std::copy_n(k + count * d, tail_ * d, k);
+    std::copy_n(v + count * d, tail_ * d, v);
 }
 
 // `first` is the index of the first row among all tokens of the span.
@@ -150,8 +149,8 @@ void Span::rebuild(const f16* k, const f16* v, const std::int32_t* positions,
     std::vector<std::int32_t> kept_positions(kept.size());
     for (std::size_t i = 0; i < kept.size(); ++i) {
         const auto from = static_cast<std::size_t>(kept[i]);
-        std::memcpy(k_rows.data() + i * d, k + from * d, d * sizeof(f16));
-        std::memcpy(v_rows.data() + i * d, v + from * d, d * sizeof(f16));
+        std::copy_n(k + from * d, d, k_rows.data() + i * d);
+        std::copy_n(v + from * d, d, v_rows.data() + i * d);
         kept_positions[i] = positions[from];
     }
     clear();
@@ -169,8 +168,8 @@ void Span::read(f16* k, f16* v, std::int32_t* positions, const float* side_data)
     for (int i = 0; i < tokens(); ++i) {
         positions[i] = position(i);
     }
-    std::memcpy(k, head_k(), head_ * d * sizeof(f16));
-    std::memcpy(v, head_v(), head_ * d * sizeof(f16));
+    std::copy_n(head_k(), head_ * d, k);
+    std::copy_n(head_v(), head_ * d, v);
     // A stretch of tokens at a time bounds the scratch where tiles are long runs.
     const FormatSpec& spec = layout_->spec;
     const int step =
@@ -200,8 +199,8 @@ void Span::read(f16* k, f16* v, std::int32_t* positions, const float* side_data)
         }
     }
     const std::size_t at = static_cast<std::size_t>(head_ + packed_) * d;
-    std::memcpy(k + at, tail_k(), tail_ * d * sizeof(f16));
-    std::memcpy(v + at, tail_v(), tail_ * d * sizeof(f16));
+    std::copy_n(tail_k(), tail_ * d, k + at);
+    std::copy_n(tail_v(), tail_ * d, v + at);
 }
 
 std::size_t Span::bytes() const {

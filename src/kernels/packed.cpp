@@ -37,18 +37,17 @@ HWY_INLINE void LoadScales(D f, const uint8_t* block, int count, bool zero_in_co
     }
 }
 
-// out[i] = a[i] * b[i]; returns sum a[i] * c[i].
+// out[i] = a[i] * b[i]; returns sum + a[i] * c[i], lane by lane.
 template <class D>
-HWY_INLINE float ScaleAndDot(D f, const float* a, const float* b, const float* c, int count,
-                             float* out) {
+HWY_INLINE hn::VFromD<D> ScaleAndDot(D f, const float* a, const float* b, const float* c, int count,
+                                     float* out, hn::VFromD<D> sum) {
     const size_t lanes = hn::Lanes(f);
-    auto sum = hn::Zero(f);
     for (size_t i = 0; i < static_cast<size_t>(count); i += lanes) {
         const auto x = hn::LoadU(f, a + i);
         hn::StoreU(hn::Mul(x, hn::LoadU(f, b + i)), f, out + i);
         sum = hn::MulAdd(x, hn::LoadU(f, c + i), sum);
     }
-    return hn::ReduceSum(f, sum);
+    return sum;
 }
 
 // Keys per channel: a score is the sum of (q s) code over channels, plus q.zero.
@@ -62,7 +61,8 @@ void DotChannels(D f, const AffineBlocks& b, const float* q, int heads, float* s
     for (int i = 0; i < b.blocks; ++i, block += b.block_bytes, scores += b.group) {
         LoadScales(f, block, d, b.zero_in_codes, scale, zero);
         for (int r = 0; r < heads; ++r) {
-            const float bias = ScaleAndDot(f, q + r * d, scale, zero, d, coefs + r * d);
+            const float bias = hn::ReduceSum(
+                f, ScaleAndDot(f, q + r * d, scale, zero, d, coefs + r * d, hn::Zero(f)));
             std::fill_n(scores + r * stride, b.group, bias);
         }
         const size_t row_bytes = static_cast<size_t>(b.group) * kBits / 8;
@@ -89,14 +89,19 @@ void AddTokens(D f, const AffineBlocks& b, const float* weights, size_t stride, 
     const int d = b.head_dim, n = b.group, groups = d / n;
     HWY_ALIGN float scale[kMaxRow], zero[kMaxRow];
     HWY_ALIGN float coefs[kHeadsAtOnce * kMaxRow];
-    float offsets[kHeadsAtOnce * kMaxRow / 8] = {};  // [R][D/n]
+    const size_t lanes = hn::Lanes(f);
+    // [R][D/n][lanes], summed lane by lane; a group is at least 8 channels.
+    HWY_ALIGN float offsets[kHeadsAtOnce * kMaxRow / 8 * 16];
+    std::fill_n(offsets, static_cast<size_t>(heads * groups) * lanes, 0.0F);
     const uint8_t* block = b.data;
     for (int i = 0; i < b.blocks; ++i, block += b.block_bytes, weights += n) {
         LoadScales(f, block, d, b.zero_in_codes, scale, zero);
         for (int r = 0; r < heads; ++r) {
             for (int g = 0; g < groups; ++g) {
-                offsets[r * groups + g] += ScaleAndDot(f, weights + r * stride, scale + g * n,
-                                                       zero + g * n, n, coefs + r * d + g * n);
+                float* sum = offsets + (r * groups + g) * lanes;
+                hn::StoreU(ScaleAndDot(f, weights + r * stride, scale + g * n, zero + g * n, n,
+                                       coefs + r * d + g * n, hn::LoadU(f, sum)),
+                           f, sum);
             }
         }
         const size_t row_bytes = static_cast<size_t>(d) * kBits / 8;
@@ -114,8 +119,12 @@ void AddTokens(D f, const AffineBlocks& b, const float* weights, size_t stride, 
                      heads);
     }
     for (int r = 0; r < heads; ++r) {
-        for (int c = 0; c < d; ++c) {
-            out[r * d + c] += offsets[r * groups + c / n];
+        for (int g = 0; g < groups; ++g) {
+            const auto offset =
+                hn::Set(f, hn::ReduceSum(f, hn::LoadU(f, offsets + (r * groups + g) * lanes)));
+            for (float* at = out + r * d + g * n; at < out + r * d + (g + 1) * n; at += lanes) {
+                hn::StoreU(hn::Add(hn::LoadU(f, at), offset), f, at);
+            }
         }
     }
 }
