@@ -132,6 +132,14 @@ struct SessionOptions {
     bool keep_scores = false;  ///< remember the scores of kept tokens for kept(); not counted
 };
 
+/// What lies in a cache at one precision.
+struct PrecisionStats {
+    int bits_k = 16;
+    int bits_v = 16;
+    std::uint64_t tokens = 0;  ///< summed over layers and kv heads
+    std::uint64_t bytes = 0;   ///< codes, scales and zeros in use; positions not included
+};
+
 /// What a session's cache holds and cost. All bytes are exact.
 struct CacheStats {
     std::uint64_t bytes = 0;               ///< the cache now, reserved tail included
@@ -146,6 +154,8 @@ struct CacheStats {
     std::uint64_t tokens_seen = 0;
     std::uint64_t evictions = 0;   ///< tokens dropped while decoding, summed over heads and layers
     std::uint64_t repackings = 0;  ///< spans packed again after an eviction
+    std::uint64_t demotions = 0;   ///< tokens moved to fewer bits while decoding, likewise
+    std::vector<PrecisionStats> precisions;  ///< most bits first; f16 heads and tails are 16
 };
 
 struct SessionTiming {
@@ -160,6 +170,7 @@ struct SessionTiming {
 struct KeptHead {
     std::vector<std::int32_t> positions;  ///< ascending
     std::vector<float> scores;            ///< parallel; NaN for tokens kept by rule
+    std::vector<float> bits;              ///< parallel; mean of K's and V's, overhead not counted
 };
 struct KeptLayer {
     int budget = 0;               ///< tokens the policy allowed per kv head

@@ -48,64 +48,75 @@ void DecodeAttention::attend(std::span<const DecodeItem> items, float scale) {
 void DecodeAttention::plan(std::span<const DecodeItem> items) {
     pieces_.clear();
     std::size_t raw_needed = 0;
-    const auto each_span = [&](auto&& visit) {
+    const auto each_head = [&](auto&& visit) {
         for (std::size_t i = 0; i < items.size(); ++i) {
             for (int g = 0; g < items[i].store->kv_heads(); ++g) {
-                visit(static_cast<int>(i), g, *items[i].store, items[i].store->span(g));
+                visit(static_cast<int>(i), g, *items[i].store);
             }
         }
     };
-    each_span([&](int, int, const LayerStore& store, const Span& span) {
+    each_head([&](int, int g, const LayerStore& store) {
         const int group = query_heads_ / store.kv_heads();
-        raw_needed += store.has_sums() ? static_cast<std::size_t>(group) * span.tokens() : 0;
+        raw_needed += store.has_sums() ? static_cast<std::size_t>(group) * store.tokens(g) : 0;
     });
     raw_.resize(raw_needed);
     std::size_t raw_used = 0;
-    each_span([&](int i, int g, const LayerStore& store, const Span& span) {
-        const SpanLayout& layout = store.layout();
-        const FormatSpec& spec = layout.spec;
+    each_head([&](int i, int g, const LayerStore& store) {
         const int group = query_heads_ / store.kv_heads();
         Piece piece{.item = i, .g = g, .source = &items[i]};
         float* raw = nullptr;
         if (store.has_sums()) {
             raw = raw_.data() + raw_used;
-            piece.raw_stride = static_cast<std::size_t>(span.tokens());
-            raw_used += static_cast<std::size_t>(group) * span.tokens();
+            piece.raw_stride = static_cast<std::size_t>(store.tokens(g));
+            raw_used += static_cast<std::size_t>(group) * store.tokens(g);
         }
-        const auto add = [&](int first, int tokens, const void* k, const void* v, bool exact) {
-            if (tokens == 0) {
-                return;
-            }
-            piece.first = first;
-            piece.tokens = tokens;
-            piece.k = static_cast<const std::uint8_t*>(k);
-            piece.v = static_cast<const std::uint8_t*>(v);
-            piece.exact = exact;
-            piece.raw = raw == nullptr ? nullptr : raw + first;
-            pieces_.push_back(piece);
-        };
-        add(0, span.head_tokens(), span.head_k(), span.head_v(), true);
-        for (const Span::Tile& tile : span.tiles()) {
-            const int step = spec.format->tile_tokens != nullptr
-                                 ? tile.tokens
-                                 : std::max(1, kPieceTokens / spec.group_size) * spec.group_size;
-            for (int at = 0; at < tile.tokens; at += step) {
-                add(span.head_tokens() + tile.first + at, std::min(step, tile.tokens - at),
-                    span.packed_k() + tile.k_offset + spec.format->bytes(spec, Side::key, at),
-                    span.packed_v() + tile.v_offset + spec.format->bytes(spec, Side::value, at),
-                    false);
-            }
+        for (int tier = 1; tier <= store.tiers(); ++tier) {  // by storage: tier 0 comes last
+            piece.tier = tier % store.tiers();
+            plan_span(piece, raw);
         }
-        add(span.head_tokens() + span.packed_tokens(), span.tail_tokens(), span.tail_k(),
-            span.tail_v(), true);
     });
+}
+
+void DecodeAttention::plan_span(Piece piece, float* raw) {
+    const LayerStore& store = *piece.source->store;
+    const Span& span = store.span(piece.g, piece.tier);
+    const FormatSpec& spec = store.layout(piece.tier).spec;
+    if (raw != nullptr) {
+        raw += store.first_of(piece.g, piece.tier);
+    }
+    const auto add = [&](int first, int tokens, const void* k, const void* v, bool exact) {
+        if (tokens == 0) {
+            return;
+        }
+        piece.first = first;
+        piece.tokens = tokens;
+        piece.k = static_cast<const std::uint8_t*>(k);
+        piece.v = static_cast<const std::uint8_t*>(v);
+        piece.exact = exact;
+        piece.raw = raw == nullptr ? nullptr : raw + first;
+        pieces_.push_back(piece);
+    };
+    add(0, span.head_tokens(), span.head_k(), span.head_v(), true);
+    for (const Span::Tile& tile : span.tiles()) {
+        const int step = spec.format->tile_tokens != nullptr
+                             ? tile.tokens
+                             : std::max(1, kPieceTokens / spec.group_size) * spec.group_size;
+        for (int at = 0; at < tile.tokens; at += step) {
+            add(span.head_tokens() + tile.first + at, std::min(step, tile.tokens - at),
+                span.packed_k() + tile.k_offset + spec.format->bytes(spec, Side::key, at),
+                span.packed_v() + tile.v_offset + spec.format->bytes(spec, Side::value, at), false);
+        }
+    }
+    add(span.head_tokens() + span.packed_tokens(), span.tail_tokens(), span.tail_k(), span.tail_v(),
+        true);
 }
 
 void DecodeAttention::run(const Piece& piece, float* partial, float scale, int thread) {
     const LayerStore& store = *piece.source->store;
     const int group = query_heads_ / store.kv_heads();
     const std::size_t n = static_cast<std::size_t>(piece.tokens);
-    FormatSpec spec = store.layout().spec;
+    const SpanLayout& layout = store.layout(piece.tier);
+    FormatSpec spec = layout.spec;
     if (piece.exact) {
         spec.format = &format_none;
         spec.bits_k = spec.bits_v = 16;
@@ -118,15 +129,17 @@ void DecodeAttention::run(const Piece& piece, float* partial, float scale, int t
     std::copy_n(piece.source->q + static_cast<std::size_t>(piece.g) * q_size, q_size, q);
     scale_by(q, static_cast<int>(q_size), scale);
 
-    TileView view{.data = piece.k, .tokens = piece.tokens, .side_data = store.side_data()};
-    if (!piece.exact && store.layout().pre_rope()) {
+    TileView view{
+        .data = piece.k, .tokens = piece.tokens, .side_data = store.side_data(piece.g, piece.tier)};
+    if (!piece.exact && layout.pre_rope()) {
         std::vector<std::int32_t>& counting = counting_[thread];
         counting.resize(std::max(counting.size(), n));
         for (int t = 0; t < piece.tokens; ++t) {
-            counting[static_cast<std::size_t>(t)] = store.span(piece.g).position(piece.first + t);
+            counting[static_cast<std::size_t>(t)] =
+                store.span(piece.g, piece.tier).position(piece.first + t);
         }
         view.positions = counting.data();
-        view.rope = store.layout().rope;
+        view.rope = layout.rope;
     }
     spec.format->dot_k(spec, view, q, group, scores, n);
     float* out = partial;
@@ -167,9 +180,10 @@ void DecodeAttention::merge(const DecodeItem& item, int g, std::span<const Piece
         scale_by(out, head_dim_, 1.0F / total);
         if (sums != nullptr) {
             float* raw = pieces[0].raw + r * pieces[0].raw_stride;
-            const int tokens = item.store->span(g).tokens();
+            const int tokens = item.store->tokens(g);
             exp_and_sum(raw, tokens, best);
-            add_scaled(sums + r * item.store->sums_stride(g), raw, tokens, 1.0F / total);
+            add_scaled(sums + (r % item.store->sum_rows()) * item.store->sums_stride(g), raw,
+                       tokens, 1.0F / total);
         }
     }
 }

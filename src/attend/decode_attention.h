@@ -30,7 +30,8 @@ class DecodeAttention {
     struct Piece {
         int item = 0;
         int g = 0;
-        int first = 0;  // index among the span's tokens
+        int tier = 0;
+        int first = 0;  // index among the tokens of the tier's span
         int tokens = 0;
         const std::uint8_t* k = nullptr;
         const std::uint8_t* v = nullptr;
@@ -41,6 +42,7 @@ class DecodeAttention {
     };
 
     void plan(std::span<const DecodeItem> items);
+    void plan_span(Piece piece, float* raw);
     void run(const Piece& piece, float* partial, float scale, int thread);
     void merge(const DecodeItem& item, int g, std::span<const Piece> pieces);
 

@@ -49,6 +49,10 @@ struct Format {
     bool pre_rope_keys = false;  ///< keys reach pack() before RoPE; dot_k applies RoPE as it reads
     int exact_head = 0;          ///< tokens at the start of a span that must stay f16
     int default_bits = 4;
+    /// Tiles are independent rows, one per token: tokens may be added and taken out one at a time.
+    bool token_rows = false;
+    /// side_floats and fit() are of one kv head, not of all heads of a layer together.
+    bool side_per_head = false;
 
     /// Throws a usage Error naming the flag when the settings do not fit (bits outside the set,
     /// a group that does not divide head_dim, an axis that is not 0 or 1).

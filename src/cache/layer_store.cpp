@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <numeric>
 
 #include "core/rope.h"
 #include "kernels/dense.h"
@@ -16,40 +17,101 @@ namespace {
 // Codebooks are fitted on at most this many tokens of a head, evenly spread.
 constexpr int kFitTokens = 2048;
 
+// Tokens that running sums have room for beyond those held.
+constexpr std::size_t kSumsRoom = 64;
+
 }  // namespace
 
-LayerStore::LayerStore(const SpanLayout& layout, int kv_heads, int query_heads,
+LayerStore::LayerStore(std::span<const SpanLayout> tiers, int kv_heads, int query_heads,
                        const LayerMemory& memory, MemoryMeter* cache, MemoryMeter* policy)
-    : layout_(layout),
+    : layouts_(tiers.begin(), tiers.end()),
+      kv_heads_(kv_heads),
       memory_(memory),
       query_heads_(query_heads),
       cache_(cache),
       policy_(policy),
-      side_(cache, 0, "the cache's codebooks"),
-      ring_(policy, static_cast<std::size_t>(memory.window) * query_heads * layout.spec.head_dim,
+      ring_(policy, static_cast<std::size_t>(memory.window) * query_heads * layout().spec.head_dim,
             "the ring of queries"),
       sums_stride_(kv_heads, 0) {
     for (int g = 0; g < kv_heads; ++g) {
-        spans_.emplace_back(&layout_, cache);
+        for (const SpanLayout& tier : layouts_) {
+            spans_.emplace_back(&tier, cache);
+        }
         sums_.emplace_back(policy, 0, "running sums of attention");
     }
-    const Format& format = *layout_.spec.format;
-    if (format.side_floats != nullptr) {
-        side_.resize(static_cast<std::size_t>(format.side_floats(layout_.spec)));
+    fitted_ = true;
+    for (int tier = 0; tier < this->tiers(); ++tier) {
+        int same = 0;
+        while (layouts_[same].spec.format != layouts_[tier].spec.format) {
+            ++same;
+        }
+        // Tiers of one format read the same fitted data, where it does not depend on their bits.
+        const bool shares = layouts_[tier].spec.format->side_per_head;
+        side_of_.push_back(shares ? same : tier);
+        side_.emplace_back(cache, side_of_[tier] == tier ? side_floats(tier) : 0,
+                           "the cache's fitted data");
+        fitted_ = fitted_ && side_.back().empty();
     }
-    fitted_ = side_.empty();
+}
+
+std::size_t LayerStore::side_floats(int tier) const {
+    const FormatSpec& spec = layouts_[tier].spec;
+    if (spec.format->side_floats == nullptr) {
+        return 0;
+    }
+    const auto floats = static_cast<std::size_t>(spec.format->side_floats(spec));
+    return spec.format->side_per_head ? floats * kv_heads_ : floats;
+}
+
+const float* LayerStore::side_data(int g, int tier) const {
+    const Buffer<float>& side = side_[side_of_[tier]];
+    if (side.empty()) {
+        return nullptr;
+    }
+    const bool own = layouts_[tier].spec.format->side_per_head;
+    return side.data() + (own ? side.size() / kv_heads_ * g : 0);
+}
+
+int LayerStore::tokens(int g) const {
+    int total = 0;
+    for (int tier = 0; tier < tiers(); ++tier) {
+        total += span(g, tier).tokens();
+    }
+    return total;
 }
 
 int LayerStore::longest() const {
     int most = 0;
-    for (const Span& span : spans_) {
-        most = std::max(most, span.tokens());
+    for (int g = 0; g < kv_heads_; ++g) {
+        most = std::max(most, tokens(g));
     }
     return most;
 }
 
+int LayerStore::first_of(int g, int tier) const {
+    int first = 0;
+    for (int t = 1; t < tiers() && t != tier; ++t) {
+        first += span(g, t).tokens();
+    }
+    return first;
+}
+
+std::vector<std::int32_t> LayerStore::by_position(int g) const {
+    std::vector<std::int32_t> positions(tokens(g)), order(tokens(g));
+    for (int tier = 0; tier < tiers(); ++tier) {
+        const int first = first_of(g, tier);
+        for (int i = 0; i < span(g, tier).tokens(); ++i) {
+            positions[first + i] = span(g, tier).position(i);
+        }
+    }
+    std::iota(order.begin(), order.end(), 0);
+    std::sort(order.begin(), order.end(),
+              [&](std::int32_t a, std::int32_t b) { return positions[a] < positions[b]; });
+    return order;
+}
+
 void LayerStore::append(const float* k, const float* v, std::int32_t position) {
-    const std::size_t d = static_cast<std::size_t>(layout_.spec.head_dim);
+    const std::size_t d = static_cast<std::size_t>(layout().spec.head_dim);
     std::vector<float> row(d);
     std::vector<f16> rows(2 * d);
     const auto store = [&](const float* from, f16* to) {
@@ -63,92 +125,217 @@ void LayerStore::append(const float* k, const float* v, std::int32_t position) {
         }
         narrow(row.data(), to, d);
     };
-    if (!fitted_ && spans_[0].tail_tokens() == layout_.tail_capacity()) {
+    if (!fitted_ && tiers() == 1 && span(0).tail_tokens() == layout().tail_capacity()) {
         fit_on_tails();
     }
-    for (std::size_t g = 0; g < spans_.size(); ++g) {
+    for (int g = 0; g < kv_heads_; ++g) {
         store(k + g * d, rows.data());
         store(v + g * d, rows.data() + d);
-        spans_[g].append(rows.data(), rows.data() + d, &position, 1, side_data());
+        at(g, 0).append(rows.data(), rows.data() + d, &position, 1, side_data(g));
     }
 }
 
 void LayerStore::append(const LayerKv& kv) {
-    if (!fitted_) {
-        fit(&kv, nullptr);
-    }
-    const std::size_t d = static_cast<std::size_t>(layout_.spec.head_dim);
-    for (int g = 0; g < kv_heads(); ++g) {
+    fit_once(kv, nullptr);
+    const std::size_t d = static_cast<std::size_t>(layout().spec.head_dim);
+    for (int g = 0; g < kv_heads_; ++g) {
         const LayerKv::Head& head = kv.head(g);
         const auto older = static_cast<std::size_t>(head.kept);
-        spans_[g].append(head.k + older * d, head.v + older * d, head.positions + older,
-                         head.tokens - head.kept, side_data());
+        at(g, 0).append(head.k + older * d, head.v + older * d, head.positions + older,
+                        head.tokens - head.kept, side_data(g));
     }
 }
 
 void LayerStore::rebuild(const LayerKv& kv, const std::vector<std::vector<std::int32_t>>& kept) {
-    if (!fitted_) {
-        fit(&kv, &kept);
-    }
-    for (int g = 0; g < kv_heads(); ++g) {
+    fit_once(kv, &kept);
+    for (int g = 0; g < kv_heads_; ++g) {
         const LayerKv::Head& head = kv.head(g);
-        spans_[g].rebuild(head.k, head.v, head.positions, kept[g], side_data());
+        for (int tier = 1; tier < tiers(); ++tier) {
+            at(g, tier) = Span(&layouts_[tier], cache_);
+        }
+        at(g, 0).rebuild(head.k, head.v, head.positions, kept[g], side_data(g));
     }
 }
 
-// Gathers rows of all heads, before RoPE where the format wants that, and fits the codebooks.
-void LayerStore::fit(const LayerKv* kv, const std::vector<std::vector<std::int32_t>>* kept) {
-    const std::size_t d = static_cast<std::size_t>(layout_.spec.head_dim);
-    std::vector<float> k, v, row(d);
-    bool enough = false;
-    for (int g = 0; g < kv_heads(); ++g) {
-        const LayerKv::Head& head = kv->head(g);
-        const int count = kept != nullptr ? static_cast<int>((*kept)[g].size()) : head.tokens;
-        enough = enough || count > layout_.head_tokens + layout_.tail_capacity();
-        const int step = std::max(1, count / kFitTokens);
-        for (int i = layout_.head_tokens; i < count; i += step) {
-            const int at = kept != nullptr ? (*kept)[g][i] : i;
-            widen(head.k + at * d, row.data(), d);
-            if (layout_.pre_rope()) {
-                layout_.rope->unrotate(row.data(), head.positions[at]);
-            }
-            k.insert(k.end(), row.begin(), row.end());
-            widen(head.v + at * d, row.data(), d);
-            v.insert(v.end(), row.begin(), row.end());
+void LayerStore::rebuild(const LayerKv& kv,
+                         const std::vector<std::vector<std::vector<std::int32_t>>>& kept) {
+    fit_once(kv, nullptr);
+    for (int g = 0; g < kv_heads_; ++g) {
+        const LayerKv::Head& head = kv.head(g);
+        // All of the old ones go before the first new one comes.
+        for (int tier = 0; tier < tiers(); ++tier) {
+            at(g, tier) = Span(&layouts_[tier], cache_);
+        }
+        for (int tier = 0; tier < tiers(); ++tier) {
+            at(g, tier).rebuild(head.k, head.v, head.positions, kept[g][tier], side_data(g, tier));
         }
     }
-    if (enough) {  // a prompt that packs nothing leaves the fit to the first full tail
-        layout_.spec.format->fit(layout_.spec, k, v, side_.data());
-        fitted_ = true;
+}
+
+void LayerStore::move(int g, int from, int to, std::span<const std::int32_t> indices) {
+    const std::size_t n = indices.size(), d = static_cast<std::size_t>(layout().spec.head_dim);
+    std::vector<f16> k(n * d), v(n * d);
+    std::vector<std::int32_t> positions(n);
+    if (to >= 0) {
+        span(g, from).read_rows(indices, k.data(), v.data(), positions.data(), side_data(g, from));
+    }
+    move_sums(g, from, to, indices);
+    at(g, from).remove(indices);
+    if (to >= 0) {
+        at(g, to).append(k.data(), v.data(), positions.data(), static_cast<int>(n),
+                         side_data(g, to));
+    }
+}
+
+// The running sums follow their tokens to the end of tier `to`.
+void LayerStore::move_sums(int g, int from, int to, std::span<const std::int32_t> indices) {
+    const std::size_t stride = sums_stride_[g];
+    const auto held = std::min(static_cast<std::size_t>(tokens(g)), stride);
+    if (held == 0) {
+        return;
+    }
+    const auto first = static_cast<std::size_t>(first_of(g, from));
+    const int end = to < 0 ? 0 : first_of(g, to) + span(g, to).tokens();
+    std::vector<float> row;
+    for (int r = 0; r < sum_rows(); ++r) {
+        float* sums = sums_[g].data() + r * stride;
+        row.clear();
+        const auto add_moved = [&] {
+            for (const std::int32_t at : indices) {
+                row.push_back(first + at < held ? sums[first + at] : 0.0F);
+            }
+        };
+        std::size_t next = 0;
+        for (std::size_t i = 0; i <= held; ++i) {
+            if (to >= 0 && static_cast<int>(i) == end) {
+                add_moved();
+            }
+            if (next < indices.size() && i == first + indices[next]) {
+                ++next;
+            } else if (i < held) {
+                row.push_back(sums[i]);
+            }
+        }
+        row.resize(stride, 0.0F);
+        std::copy(row.begin(), row.end(), sums);
+    }
+}
+
+// Rows of K and V to fit on, K before RoPE where the format wants that.
+struct LayerStore::Sample {
+    std::vector<float> k, v;
+};
+
+void LayerStore::sample(const LayerKv& kv, int g, const std::vector<std::int32_t>* kept, int tier,
+                        Sample& out) const {
+    const SpanLayout& layout = layouts_[tier];
+    const std::size_t d = static_cast<std::size_t>(layout.spec.head_dim);
+    const LayerKv::Head& head = kv.head(g);
+    std::vector<float> row(d);
+    const int count = kept != nullptr ? static_cast<int>(kept->size()) : head.tokens;
+    const int step = std::max(1, count / kFitTokens);
+    for (int i = layout.head_tokens; i < count; i += step) {
+        const int at = kept != nullptr ? (*kept)[i] : i;
+        widen(head.k + at * d, row.data(), d);
+        if (layout.pre_rope()) {
+            layout.rope->unrotate(row.data(), head.positions[at]);
+        }
+        out.k.insert(out.k.end(), row.begin(), row.end());
+        widen(head.v + at * d, row.data(), d);
+        out.v.insert(out.v.end(), row.begin(), row.end());
+    }
+}
+
+void LayerStore::fit(const LayerKv& kv) {
+    for (int tier = 0; tier < tiers(); ++tier) {
+        fit_tier(tier, kv, nullptr);
+    }
+    fitted_ = true;
+}
+
+// Gathers rows of all heads and fits, unless the prompt packs nothing: that leaves the fit to the
+// first full tail.
+void LayerStore::fit_once(const LayerKv& kv, const std::vector<std::vector<std::int32_t>>* kept) {
+    bool enough = tiers() > 1;
+    for (int g = 0; g < kv_heads_ && !fitted_; ++g) {
+        const int count = kept != nullptr ? static_cast<int>((*kept)[g].size()) : kv.head(g).tokens;
+        enough = enough || count > layout().head_tokens + layout().tail_capacity();
+    }
+    for (int tier = 0; tier < tiers() && !fitted_ && enough; ++tier) {
+        fit_tier(tier, kv, kept);
+    }
+    fitted_ = fitted_ || enough;
+}
+
+void LayerStore::fit_tier(int tier, const LayerKv& kv,
+                          const std::vector<std::vector<std::int32_t>>* kept) {
+    Buffer<float>& side = side_[tier];
+    const FormatSpec& spec = layouts_[tier].spec;
+    Sample rows;
+    for (int g = 0; g < kv_heads_ && !side.empty(); ++g) {
+        sample(kv, g, kept != nullptr ? &(*kept)[g] : nullptr, tier, rows);
+        if (spec.format->side_per_head) {
+            spec.format->fit(spec, rows.k, rows.v, side.data() + side.size() / kv_heads_ * g);
+            rows = {};
+        }
+    }
+    if (!side.empty() && !spec.format->side_per_head) {
+        spec.format->fit(spec, rows.k, rows.v, side.data());
     }
 }
 
 void LayerStore::fit_on_tails() {
-    const std::size_t d = static_cast<std::size_t>(layout_.spec.head_dim);
-    std::vector<float> k, v;
-    for (const Span& span : spans_) {
+    const SpanLayout& layout = layouts_[0];
+    const std::size_t d = static_cast<std::size_t>(layout.spec.head_dim);
+    Sample rows;
+    for (int g = 0; g < kv_heads_; ++g) {
+        const Span& span = this->span(g);
         const std::size_t n = static_cast<std::size_t>(span.tail_tokens());
-        const std::size_t at = k.size();
-        k.resize(at + n * d);
-        v.resize(at + n * d);
-        widen(span.tail_k(), k.data() + at, n * d);
-        widen(span.tail_v(), v.data() + at, n * d);
-        for (std::size_t t = 0; layout_.pre_rope() && t < n; ++t) {
-            layout_.rope->unrotate(
-                k.data() + at + t * d,
+        const std::size_t at = rows.k.size();
+        rows.k.resize(at + n * d);
+        rows.v.resize(at + n * d);
+        widen(span.tail_k(), rows.k.data() + at, n * d);
+        widen(span.tail_v(), rows.v.data() + at, n * d);
+        for (std::size_t t = 0; layout.pre_rope() && t < n; ++t) {
+            layout.rope->unrotate(
+                rows.k.data() + at + t * d,
                 span.position(span.tokens() - static_cast<int>(n) + static_cast<int>(t)));
         }
+        if (layout.spec.format->side_per_head) {
+            layout.spec.format->fit(layout.spec, rows.k, rows.v,
+                                    side_[0].data() + side_[0].size() / kv_heads_ * g);
+            rows = {};
+        }
     }
-    layout_.spec.format->fit(layout_.spec, k, v, side_.data());
+    if (!layout.spec.format->side_per_head) {
+        layout.spec.format->fit(layout.spec, rows.k, rows.v, side_[0].data());
+    }
     fitted_ = true;
 }
 
 void LayerStore::read(int g, f16* k, f16* v, std::int32_t* positions) const {
-    spans_[g].read(k, v, positions, side_data());
+    if (tiers() == 1) {
+        span(g).read(k, v, positions, side_data(g));
+        return;
+    }
+    const std::size_t n = static_cast<std::size_t>(tokens(g));
+    const std::size_t d = static_cast<std::size_t>(layout().spec.head_dim);
+    std::vector<f16> stored_k(n * d), stored_v(n * d);
+    std::vector<std::int32_t> stored(n);
+    for (int tier = 0; tier < tiers(); ++tier) {
+        const auto first = static_cast<std::size_t>(first_of(g, tier));
+        span(g, tier).read(stored_k.data() + first * d, stored_v.data() + first * d,
+                           stored.data() + first, side_data(g, tier));
+    }
+    for (const std::int32_t from : by_position(g)) {
+        k = std::copy_n(stored_k.data() + from * d, d, k);
+        v = std::copy_n(stored_v.data() + from * d, d, v);
+        *positions++ = stored[from];
+    }
 }
 
 void LayerStore::push_query(const float* q) {
-    const std::size_t row = static_cast<std::size_t>(query_heads_) * layout_.spec.head_dim;
+    const std::size_t row = static_cast<std::size_t>(query_heads_) * layout().spec.head_dim;
     if (memory_.window == 0) {
         return;
     }
@@ -158,7 +345,7 @@ void LayerStore::push_query(const float* q) {
 }
 
 void LayerStore::read_queries(float* out) const {
-    const std::size_t row = static_cast<std::size_t>(query_heads_) * layout_.spec.head_dim;
+    const std::size_t row = static_cast<std::size_t>(query_heads_) * layout().spec.head_dim;
     for (int i = 0; i < queries_; ++i) {
         const int slot = (next_query_ - queries_ + i + memory_.window) % memory_.window;
         widen(ring_.data() + slot * row, out + i * row, row);
@@ -166,12 +353,11 @@ void LayerStore::read_queries(float* out) const {
 }
 
 float* LayerStore::sums(int g) {
-    const auto needed = static_cast<std::size_t>(spans_[g].tokens());
-    const int group = query_heads_ / kv_heads();
+    const auto needed = static_cast<std::size_t>(tokens(g));
     if (sums_stride_[g] < needed) {
-        const std::size_t stride = needed + 64;
-        Buffer<float> wider(policy_, stride * group, "running sums of attention");
-        for (int r = 0; r < group; ++r) {
+        const std::size_t stride = needed + kSumsRoom;
+        Buffer<float> wider(policy_, stride * sum_rows(), "running sums of attention");
+        for (int r = 0; r < sum_rows(); ++r) {
             std::copy_n(sums_[g].data() + r * sums_stride_[g], sums_stride_[g],
                         wider.data() + r * stride);
         }
@@ -183,10 +369,10 @@ float* LayerStore::sums(int g) {
 
 void LayerStore::replace_sums(int g, const float* from, std::size_t stride,
                               const std::vector<std::int32_t>& kept) {
-    const int group = query_heads_ / kv_heads();
-    const std::size_t room = kept.size() + 64;
-    Buffer<float> fresh(policy_, room * group, "running sums of attention");
-    for (int r = 0; r < group; ++r) {
+    const std::size_t room = kept.size() + kSumsRoom;
+    sums_[g].resize(0);
+    Buffer<float> fresh(policy_, room * sum_rows(), "running sums of attention");
+    for (int r = 0; r < sum_rows(); ++r) {
         for (std::size_t i = 0; i < kept.size(); ++i) {
             fresh[r * room + i] = from[r * stride + static_cast<std::size_t>(kept[i])];
         }
@@ -196,7 +382,10 @@ void LayerStore::replace_sums(int g, const float* from, std::size_t stride,
 }
 
 std::size_t LayerStore::bytes() const {
-    std::size_t total = side_.bytes();
+    std::size_t total = 0;
+    for (const Buffer<float>& side : side_) {
+        total += side.bytes();
+    }
     for (const Span& span : spans_) {
         total += span.bytes();
     }
@@ -213,15 +402,19 @@ std::size_t LayerStore::policy_bytes() const {
 
 std::unique_ptr<LayerStore> LayerStore::clone(MemoryMeter* cache, MemoryMeter* policy) const {
     auto copy =
-        std::make_unique<LayerStore>(layout_, kv_heads(), query_heads_, memory_, cache, policy);
-    copy->side_ = side_.clone(cache);
+        std::make_unique<LayerStore>(layouts_, kv_heads_, query_heads_, memory_, cache, policy);
     copy->fitted_ = fitted_;
     copy->ring_ = ring_.clone(policy);
     copy->queries_ = queries_;
     copy->next_query_ = next_query_;
     copy->sums_stride_ = sums_stride_;
-    for (int g = 0; g < kv_heads(); ++g) {
-        copy->spans_[g] = spans_[g].clone(&copy->layout_, cache);
+    for (int tier = 0; tier < tiers(); ++tier) {
+        copy->side_[tier] = side_[tier].clone(cache);
+    }
+    for (int g = 0; g < kv_heads_; ++g) {
+        for (int tier = 0; tier < tiers(); ++tier) {
+            copy->at(g, tier) = span(g, tier).clone(&copy->layouts_[tier], cache);
+        }
         copy->sums_[g] = sums_[g].clone(policy);
     }
     return copy;

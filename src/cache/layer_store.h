@@ -1,9 +1,10 @@
-// One layer's cache: a span per kv head, the fitted data of its format, and what the policy
-// remembers for its next decision.
+// One layer's cache: a span per kv head and tier, the fitted data of its formats, and what the
+// policy remembers for its next decision.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "cache/layer_kv.h"
@@ -15,21 +16,36 @@ namespace winnow {
 struct LayerMemory {
     int window = 0;            ///< W queries in the ring; 0: none
     bool column_sums = false;  ///< running sums of attention received
+    bool one_row = false;      ///< one sum per kv head and token, not one per query head
 };
 
+/// A kv head's tokens may lie at several precisions: a span per tier, each with its own layout. New
+/// tokens enter tier 0; what the others hold was moved there. Tokens of different tiers interleave
+/// in position, so where an order matters it is said which: by position, or by storage, which is
+/// tier 1, 2, .. and tier 0 with its tail last.
 class LayerStore {
   public:
+    LayerStore(std::span<const SpanLayout> tiers, int kv_heads, int query_heads,
+               const LayerMemory& memory, MemoryMeter* cache, MemoryMeter* policy);
     LayerStore(const SpanLayout& layout, int kv_heads, int query_heads, const LayerMemory& memory,
-               MemoryMeter* cache, MemoryMeter* policy);
+               MemoryMeter* cache, MemoryMeter* policy)
+        : LayerStore(std::span(&layout, 1), kv_heads, query_heads, memory, cache, policy) {}
     LayerStore(const LayerStore&) = delete;
     LayerStore& operator=(const LayerStore&) = delete;
 
-    const SpanLayout& layout() const { return layout_; }
-    int kv_heads() const { return static_cast<int>(spans_.size()); }
+    int tiers() const { return static_cast<int>(layouts_.size()); }
+    const SpanLayout& layout(int tier = 0) const { return layouts_[tier]; }
+    int kv_heads() const { return kv_heads_; }
     int query_heads() const { return query_heads_; }
-    const Span& span(int g) const { return spans_[g]; }
-    const float* side_data() const { return side_.empty() ? nullptr : side_.data(); }
-    int longest() const;
+    const Span& span(int g, int tier = 0) const { return spans_[g * tiers() + tier]; }
+    /// The fitted data that head g's tiles of `tier` are read with, or null.
+    const float* side_data(int g, int tier = 0) const;
+    int tokens(int g) const;  ///< over all tiers
+    int longest() const;      ///< the most tokens of a head
+    /// Storage index of the first token of a tier.
+    int first_of(int g, int tier) const;
+    /// Storage indices of head g's tokens by ascending position.
+    std::vector<std::int32_t> by_position(int g) const;
 
     /// Adds one token's rows [G][D] f32 to every span. abs(x) > 65504 is clamped.
     void append(const float* k, const float* v, std::int32_t position);
@@ -37,7 +53,16 @@ class LayerStore {
     void append(const LayerKv& kv);
     /// Keeps only kept[g] of the rows in `kv` (indices into head g's rows), packed anew.
     void rebuild(const LayerKv& kv, const std::vector<std::vector<std::int32_t>>& kept);
-    /// All rows of head g, K post-RoPE: k, v [S][D], positions [S].
+    /// The same with kept[g][tier]: each ascending, no token twice.
+    void rebuild(const LayerKv& kv,
+                 const std::vector<std::vector<std::vector<std::int32_t>>>& kept);
+    /// Fits the formats' side data on all of `kv` now, so that pack() can be tried before
+    /// rebuild().
+    void fit(const LayerKv& kv);
+    /// Moves the tokens at `indices` (ascending, of one tier's span) to another tier, or drops them
+    /// for to = -1. Both must be of formats with token_rows.
+    void move(int g, int from, int to, std::span<const std::int32_t> indices);
+    /// All rows of head g by position, K post-RoPE: k, v [S][D], positions [S].
     void read(int g, f16* k, f16* v, std::int32_t* positions) const;
 
     /// Ring of the last W queries [W][H][D] as f16, post-RoPE.
@@ -47,7 +72,10 @@ class LayerStore {
     void read_queries(float* out) const;
 
     bool has_sums() const { return memory_.column_sums; }
-    /// Running sums of head g, [R][room] with room sums_stride(g); grown to hold the span.
+    /// Rows of the running sums: one per query head of the group, or one for all of them.
+    int sum_rows() const { return memory_.one_row ? 1 : query_heads_ / kv_heads_; }
+    /// Running sums of head g, [R][room] with room sums_stride(g); grown to hold all tokens, which
+    /// lie by storage.
     float* sums(int g);
     std::size_t sums_stride(int g) const { return sums_stride_[g]; }
     void replace_sums(int g, const float* from, std::size_t stride,
@@ -58,16 +86,26 @@ class LayerStore {
     std::unique_ptr<LayerStore> clone(MemoryMeter* cache, MemoryMeter* policy) const;
 
   private:
-    void fit(const LayerKv* kv, const std::vector<std::vector<std::int32_t>>* kept);
+    Span& at(int g, int tier) { return spans_[g * tiers() + tier]; }
+    struct Sample;
+    void sample(const LayerKv& kv, int g, const std::vector<std::int32_t>* kept, int tier,
+                Sample& out) const;
+    void fit_once(const LayerKv& kv, const std::vector<std::vector<std::int32_t>>* kept);
+    void fit_tier(int tier, const LayerKv& kv, const std::vector<std::vector<std::int32_t>>* kept);
     void fit_on_tails();
+    std::size_t side_floats(int tier) const;
+    void move_sums(int g, int from, int to, std::span<const std::int32_t> indices);
 
-    SpanLayout layout_;
+    std::vector<SpanLayout> layouts_;  // [tiers]; spans point into it
+    int kv_heads_;
     LayerMemory memory_;
     int query_heads_;
     MemoryMeter* cache_;
     MemoryMeter* policy_;
-    std::vector<Span> spans_;
-    Buffer<float> side_;
+    std::vector<Span> spans_;   // [G][tiers]
+    std::vector<int> side_of_;  // [tiers] whose side data it shares: the same format's first
+    std::vector<Buffer<float>>
+        side_;  // [tiers]; [floats], or [G][floats] where heads have their own
     bool fitted_ = false;
     Buffer<f16> ring_;  // [W][H][D]
     int queries_ = 0;

@@ -9,12 +9,44 @@ namespace winnow {
 
 namespace {
 
+// A buffer of another size that never lies beside the old one, so that a byte budget holds while
+// it moves.
+template <class T>
+void resize_in_place(Buffer<T>& buffer, std::size_t size) {
+    if (buffer.size() == size) {
+        return;
+    }
+    const std::vector<T> content(buffer.data(), buffer.data() + std::min(size, buffer.size()));
+    buffer.resize(0);
+    buffer.resize(size);
+    std::copy(content.begin(), content.end(), buffer.data());
+}
+
 // Room is added in steps of a 32nd, so that packing a group seldom copies a long span and the
 // reserve stays small; all of it is counted.
 template <class T>
-void make_room(Buffer<T>& buffer, std::size_t needed) {
-    if (buffer.size() < needed) {
+void make_room(Buffer<T>& buffer, std::size_t needed, bool exact) {
+    if (exact) {
+        resize_in_place(buffer, needed);
+    } else if (buffer.size() < needed) {
         buffer.resize(buffer.empty() ? needed : needed + needed / 32);
+    }
+}
+
+// Moves the items whose index is not among `gone` (ascending) together; an item is `width` wide.
+template <class T>
+void close_gaps(T* items, std::size_t width, int count, std::span<const std::int32_t> gone) {
+    std::size_t next = 0;
+    int to = 0;
+    for (int i = 0; i < count; ++i) {
+        if (next < gone.size() && gone[next] == i) {
+            ++next;
+        } else {
+            if (to != i) {
+                std::copy_n(items + i * width, width, items + to * width);
+            }
+            ++to;
+        }
     }
 }
 
@@ -53,12 +85,12 @@ void Span::append(const f16* k, const f16* v, const std::int32_t* positions, int
         head_ += count;
     }
     while (n > 0) {
-        if (tail_ == capacity) {
-            pack_oldest(group, side_data);
-        } else if (tail_ == 0 && n > capacity) {  // a prompt: whole groups need no stop in the tail
+        if (tail_ == 0 && n > capacity) {  // a prompt: whole groups need no stop in the tail
             const int leaving = (n - layout_->residual_length) / group * group;
             pack_tile(k, v, head_ + packed_, leaving, side_data);
             advance(leaving);
+        } else if (tail_ == capacity) {
+            pack_oldest(group, side_data);
         } else {
             const int count = std::min(n, capacity - tail_);
             take(count);
@@ -72,7 +104,10 @@ void Span::append(const f16* k, const f16* v, const std::int32_t* positions, int
 void Span::reserve_exact(int n) {
     const int most = layout_->head_tokens + layout_->tail_capacity();
     const int needed = std::min(most, head_ + tail_ + n);
-    if (exact_k_.size() < needed * dims()) {
+    if (layout_->exact_room && exact_k_.size() < needed * dims()) {
+        resize_in_place(exact_k_, needed * dims());
+        resize_in_place(exact_v_, needed * dims());
+    } else if (exact_k_.size() < needed * dims()) {
         const int room = std::min(most, exact_k_.empty() ? needed : needed + 8);
         exact_k_.resize(room * dims());
         exact_v_.resize(room * dims());
@@ -99,8 +134,8 @@ void Span::pack_tile(const f16* k, const f16* v, int first, int count, const flo
         const int n = std::min(most, count - done);
         const std::size_t k_bytes = format.bytes(spec, Side::key, n);
         const std::size_t v_bytes = format.bytes(spec, Side::value, n);
-        make_room(packed_k_, packed_k_used_ + k_bytes);
-        make_room(packed_v_, packed_v_used_ + v_bytes);
+        make_room(packed_k_, packed_k_used_ + k_bytes, layout_->exact_room);
+        make_room(packed_v_, packed_v_used_ + v_bytes, layout_->exact_room);
         widen(k + done * dims(), rows.data(), n * dims());
         if (layout_->pre_rope()) {
             for (int t = 0; t < n; ++t) {
@@ -133,7 +168,11 @@ void Span::note_positions(const std::int32_t* positions, int n) {
     const std::size_t needed = static_cast<std::size_t>(held + n);
     if (positions_.size() < needed) {
         const bool fresh = positions_.empty();
-        positions_.resize(fresh ? needed : needed + std::max<std::size_t>(8, needed / 32));
+        if (layout_->exact_room) {
+            resize_in_place(positions_, needed);
+        } else {
+            positions_.resize(fresh ? needed : needed + std::max<std::size_t>(8, needed / 32));
+        }
         for (int i = 0; fresh && i < held; ++i) {
             positions_[static_cast<std::size_t>(i)] = i;
         }
@@ -156,6 +195,52 @@ void Span::rebuild(const f16* k, const f16* v, const std::int32_t* positions,
     clear();
     append(k_rows.data(), v_rows.data(), kept_positions.data(), static_cast<int>(kept.size()),
            side_data);
+}
+
+void Span::remove(std::span<const std::int32_t> indices) {
+    if (indices.empty()) {
+        return;
+    }
+    const int held = tokens();
+    const std::size_t d = dims();
+    std::vector<std::int32_t> exact, packed;  // indices within each region
+    int from_head = 0;
+    for (const std::int32_t at : indices) {
+        if (at >= head_ && at < head_ + packed_) {
+            packed.push_back(at - head_);
+        } else {
+            exact.push_back(at < head_ ? at : at - packed_);
+            from_head += at < head_ ? 1 : 0;
+        }
+    }
+    const int left = held - static_cast<int>(indices.size());
+    std::vector<std::int32_t> positions(static_cast<std::size_t>(held));
+    for (int i = 0; i < held; ++i) {
+        positions[static_cast<std::size_t>(i)] = position(i);
+    }
+    close_gaps(positions.data(), 1, held, indices);
+    positions_.resize(0);
+    positions_.resize(static_cast<std::size_t>(left));
+    std::copy_n(positions.data(), left, positions_.data());
+    close_gaps(exact_k_.data(), d, head_ + tail_, exact);
+    close_gaps(exact_v_.data(), d, head_ + tail_, exact);
+    head_ -= from_head;
+    tail_ -= static_cast<int>(exact.size()) - from_head;
+    resize_in_place(exact_k_, static_cast<std::size_t>(head_ + tail_) * d);
+    resize_in_place(exact_v_, static_cast<std::size_t>(head_ + tail_) * d);
+    if (!packed.empty()) {
+        close_gaps(packed_k_.data(), row_bytes(Side::key), packed_, packed);
+        close_gaps(packed_v_.data(), row_bytes(Side::value), packed_, packed);
+        packed_ -= static_cast<int>(packed.size());
+        packed_k_used_ = packed_ * row_bytes(Side::key);
+        packed_v_used_ = packed_ * row_bytes(Side::value);
+        resize_in_place(packed_k_, packed_k_used_);
+        resize_in_place(packed_v_, packed_v_used_);
+        tiles_.clear();
+        if (packed_ > 0) {
+            tiles_.push_back({0, packed_, 0, 0});
+        }
+    }
 }
 
 void Span::clear() {
@@ -201,6 +286,36 @@ void Span::read(f16* k, f16* v, std::int32_t* positions, const float* side_data)
     const std::size_t at = static_cast<std::size_t>(head_ + packed_) * d;
     std::copy_n(tail_k(), tail_ * d, k + at);
     std::copy_n(tail_v(), tail_ * d, v + at);
+}
+
+void Span::read_rows(std::span<const std::int32_t> indices, f16* k, f16* v, std::int32_t* positions,
+                     const float* side_data) const {
+    const std::size_t d = dims();
+    const FormatSpec& spec = layout_->spec;
+    std::vector<float> row(d);
+    for (const std::int32_t at : indices) {
+        *positions = position(at);
+        if (at >= head_ && at < head_ + packed_) {
+            TileView view{
+                .tokens = 1, .side_data = side_data, .positions = positions, .rope = layout_->rope};
+            view.data = packed_k_.data() + (at - head_) * row_bytes(Side::key);
+            spec.format->unpack(spec, Side::key, view, row.data());
+            if (layout_->pre_rope()) {
+                layout_->rope->rotate(row.data(), *positions);
+            }
+            narrow(row.data(), k, d);
+            view.data = packed_v_.data() + (at - head_) * row_bytes(Side::value);
+            spec.format->unpack(spec, Side::value, view, row.data());
+            narrow(row.data(), v, d);
+        } else {
+            const std::size_t exact = static_cast<std::size_t>(at < head_ ? at : at - packed_);
+            std::copy_n(exact_k_.data() + exact * d, d, k);
+            std::copy_n(exact_v_.data() + exact * d, d, v);
+        }
+        k += d;
+        v += d;
+        ++positions;
+    }
 }
 
 std::size_t Span::bytes() const {

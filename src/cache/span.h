@@ -14,11 +14,14 @@ namespace winnow {
 struct SpanLayout {
     FormatSpec spec;
     int head_tokens = 0;              ///< oldest kept tokens that stay f16
+    bool exact_room = false;          ///< buffers hold what is used and no more
     int residual_length = 0;          ///< newest tokens that stay f16 when a prompt is packed
     const RopeTable* rope = nullptr;  ///< of the model; outlives the span
 
     /// Tokens the tail may hold: when one more arrives, the oldest group is packed.
-    int tail_capacity() const { return residual_length + spec.group_size; }
+    int tail_capacity() const {
+        return residual_length + (spec.group_size > 1 ? spec.group_size : 0);
+    }
     bool pre_rope() const { return spec.format->pre_rope_keys; }
 };
 
@@ -55,6 +58,12 @@ class Span {
     /// Replaces everything by the rows `kept` of k and v: the repacking after an eviction.
     void rebuild(const f16* k, const f16* v, const std::int32_t* positions,
                  std::span<const std::int32_t> kept, const float* side_data);
+    /// The rows at `indices` alone, [n][D]; packed ones must be of a format with token_rows.
+    void read_rows(std::span<const std::int32_t> indices, f16* k, f16* v, std::int32_t* positions,
+                   const float* side_data) const;
+    /// Takes the tokens at `indices` (ascending) out; memory shrinks with them. The packed region
+    /// must be of a format with token_rows.
+    void remove(std::span<const std::int32_t> indices);
     /// All rows as f16 [S][D], K post-RoPE.
     void read(f16* k, f16* v, std::int32_t* positions, const float* side_data) const;
 
@@ -80,6 +89,9 @@ class Span {
     void pack_tile(const f16* k, const f16* v, int first, int count, const float* side_data);
     void note_positions(const std::int32_t* positions, int n);
     void clear();
+    std::size_t row_bytes(Side side) const {
+        return layout_->spec.format->bytes(layout_->spec, side, 1);
+    }
 
     const SpanLayout* layout_;
     MemoryMeter* meter_;

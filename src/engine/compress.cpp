@@ -118,7 +118,7 @@ Selection select_layer(Session::Impl& session, int layer, const LayerView& view,
 LayerKv unpack_layer(Session::Impl& session, const LayerStore& store) {
     std::vector<int> kept;
     for (int g = 0; g < store.kv_heads(); ++g) {
-        kept.push_back(store.span(g).tokens());
+        kept.push_back(store.tokens(g));
     }
     LayerKv kv(&session.work, kept, 0, session.hparams().head_dim);
     for (int g = 0; g < store.kv_heads(); ++g) {
@@ -151,7 +151,7 @@ void compress_layer(Session::Impl& session, int layer, const LayerView& view, in
     if (selected.all) {
         state.store->append(*view.kv);
     } else {
-        const bool again = state.store->span(0).tokens() > 0;
+        const bool again = state.store->tokens(0) > 0;
         session.repackings += again ? state.store->kv_heads() : 0;
         state.store->rebuild(*view.kv, selected.kept);
     }
@@ -166,7 +166,7 @@ void evict_if_over(Session::Impl& session, int layer) {
     bool over = false;
     for (int g = 0; g < store.kv_heads(); ++g) {
         const int budget = g < static_cast<int>(state.budget.size()) ? state.budget[g] : INT_MAX;
-        over = over || store.span(g).tokens() - slack >= budget;
+        over = over || store.tokens(g) - slack >= budget;
     }
     if (!over) {
         return;
@@ -184,7 +184,7 @@ void evict_if_over(Session::Impl& session, int layer) {
         for (int head = 0; head < h.query_heads; ++head) {
             const int g = head / group;
             const float* from = store.sums(g) + (head % group) * store.sums_stride(g);
-            std::copy_n(from, store.span(g).tokens(), sums.data() + head * view.stride);
+            std::copy_n(from, store.tokens(g), sums.data() + head * view.stride);
         }
         view.column_sums = sums.data();
     }

@@ -147,7 +147,7 @@ void Pass::run_layer(int layer) {
 LayerKv Pass::open_layer(const LayerStore& store) {
     std::vector<int> kept;
     for (int g = 0; g < h_.kv_heads; ++g) {
-        kept.push_back(store.span(g).tokens());
+        kept.push_back(store.tokens(g));
     }
     LayerKv kv(&session_.work, kept, count_, h_.head_dim);
     for (int g = 0; g < h_.kv_heads; ++g) {

@@ -132,6 +132,7 @@ Session Session::clone() const {
     to.prefill_peak = impl_->prefill_peak;
     to.evictions = impl_->evictions;
     to.repackings = impl_->repackings;
+    to.demotions = impl_->demotions;
     to.timing = impl_->timing;
     return copy;
 }

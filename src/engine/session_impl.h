@@ -37,6 +37,7 @@ struct Session::Impl {
     std::size_t prefill_peak = 0;
     std::uint64_t evictions = 0;
     std::uint64_t repackings = 0;
+    std::uint64_t demotions = 0;
     SessionTiming timing;
 
     const Model::Impl& m() const { return model->impl(); }

@@ -1,6 +1,7 @@
 // What a session tells about its cache.
+#include <algorithm>
 #include <cmath>
-#include <limits>
+#include <utility>
 
 #include "engine/session_impl.h"
 
@@ -13,21 +14,56 @@ double packed_bits(std::size_t bytes, std::size_t numbers) {
     return numbers == 0 ? 16.0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(numbers);
 }
 
+// Tokens and bytes of one precision, into the list that is ordered by bits.
+void add_precision(std::vector<PrecisionStats>& list, const PrecisionStats& more) {
+    if (more.tokens == 0) {
+        return;
+    }
+    const auto order = [](const PrecisionStats& p) { return std::pair(-p.bits_k, -p.bits_v); };
+    auto at = std::find_if(list.begin(), list.end(),
+                           [&](const PrecisionStats& p) { return order(p) >= order(more); });
+    if (at == list.end() || order(*at) != order(more)) {
+        at = list.insert(at, {.bits_k = more.bits_k, .bits_v = more.bits_v});
+    }
+    at->tokens += more.tokens;
+    at->bytes += more.bytes;
+}
+
+// Bits of the token at index i of a span, mean of K's and V's.
+float bits_at(const Span& span, const SpanLayout& layout, int i) {
+    const int packed = i - span.head_tokens();
+    if (packed < 0 || packed >= span.packed_tokens()) {
+        return 16.0F;
+    }
+    return static_cast<float>(layout.spec.bits_k + layout.spec.bits_v) / 2.0F;
+}
+
 }  // namespace
 
 CacheStats Session::stats() const {
     const Impl& s = *impl_;
     CacheStats stats;
     std::size_t k_bytes = 0, v_bytes = 0, numbers = 0;
+    const auto add = [&](const Span& span, const SpanLayout& layout) {
+        const auto exact = static_cast<std::uint64_t>(span.head_tokens() + span.tail_tokens());
+        add_precision(stats.precisions,
+                      {.tokens = exact, .bytes = exact * 4U * s.hparams().head_dim});
+        add_precision(stats.precisions, {.bits_k = layout.spec.bits_k,
+                                         .bits_v = layout.spec.bits_v,
+                                         .tokens = static_cast<std::uint64_t>(span.packed_tokens()),
+                                         .bytes = span.k_bytes() + span.v_bytes()});
+        k_bytes += span.k_bytes();
+        v_bytes += span.v_bytes();
+        numbers += static_cast<std::size_t>(span.packed_tokens()) * s.hparams().head_dim;
+    };
     for (const SessionLayer& layer : s.layers) {
         const LayerStore& store = *layer.store;
         double tokens = 0.0;
         for (int g = 0; g < store.kv_heads(); ++g) {
-            const Span& span = store.span(g);
-            tokens += span.tokens();
-            k_bytes += span.k_bytes();
-            v_bytes += span.v_bytes();
-            numbers += static_cast<std::size_t>(span.packed_tokens()) * s.hparams().head_dim;
+            tokens += store.tokens(g);
+            for (int tier = 0; tier < store.tiers(); ++tier) {
+                add(store.span(g, tier), store.layout(tier));
+            }
         }
         stats.kept.push_back(tokens / store.kv_heads());
         stats.policy_bytes += store.policy_bytes();
@@ -42,6 +78,7 @@ CacheStats Session::stats() const {
     stats.tokens_seen = static_cast<std::uint64_t>(s.position);
     stats.evictions = s.evictions;
     stats.repackings = s.repackings;
+    stats.demotions = s.demotions;
     return stats;
 }
 
@@ -50,11 +87,21 @@ std::vector<KeptLayer> Session::kept() const {
     for (const SessionLayer& from : impl_->layers) {
         KeptLayer& layer = layers.emplace_back();
         layer.budget = from.budget.empty() ? 0 : from.budget.front();
-        for (int g = 0; g < from.store->kv_heads(); ++g) {
+        const LayerStore& store = *from.store;
+        for (int g = 0; g < store.kv_heads(); ++g) {
             KeptHead& head = layer.heads.emplace_back();
-            const Span& span = from.store->span(g);
-            for (int i = 0; i < span.tokens(); ++i) {
-                head.positions.push_back(span.position(i));
+            std::vector<std::int32_t> positions;  // by storage
+            std::vector<float> bits;
+            for (int tier = 1; tier <= store.tiers(); ++tier) {
+                const Span& span = store.span(g, tier % store.tiers());
+                for (int i = 0; i < span.tokens(); ++i) {
+                    positions.push_back(span.position(i));
+                    bits.push_back(bits_at(span, store.layout(tier % store.tiers()), i));
+                }
+            }
+            for (const std::int32_t at : store.by_position(g)) {
+                head.positions.push_back(positions[at]);
+                head.bits.push_back(bits[at]);
             }
             // Tokens that came after the selection are kept by rule.
             head.scores.assign(head.positions.size(), std::nanf(""));

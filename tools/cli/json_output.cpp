@@ -26,7 +26,18 @@ Json value_json(float value) {
 Json head_json(const KeptHead& head) {
     Json scores = Json::array();
     for (const float score : head.scores) scores.push_back(score_json(score));
-    return {{"positions", head.positions}, {"scores", std::move(scores)}};
+    return {{"positions", head.positions}, {"scores", std::move(scores)}, {"bits", head.bits}};
+}
+
+Json precisions_json(const std::vector<PrecisionStats>& precisions) {
+    Json list = Json::array();
+    for (const PrecisionStats& at : precisions) {
+        list.push_back({{"bits_k", at.bits_k},
+                        {"bits_v", at.bits_v},
+                        {"tokens", at.tokens},
+                        {"bytes", at.bytes}});
+    }
+    return list;
 }
 
 }  // namespace
@@ -60,6 +71,8 @@ Json report_json(const RunReport& run) {
           {"bits_v", stats.bits_v},
           {"evictions", stats.evictions},
           {"repackings", stats.repackings},
+          {"demotions", stats.demotions},
+          {"precisions", precisions_json(stats.precisions)},
           {"lossy", run.lossy()}}},
         {"timing",
          {{"load_ms", run.load_ms},

@@ -20,6 +20,7 @@ const Format format_none{
     .summary = "keys and values as f16, nothing packed",
     .departures = "",
     .default_bits = 16,
+    .token_rows = true,
     .check = check,
     .bytes = [](const FormatSpec& spec, Side, int tokens) { return f16_rows_bytes(spec, tokens); },
     .pack = [](const FormatSpec& spec, Side side, const float* rows, int tokens, const float*,
