@@ -78,6 +78,19 @@ bool is_word(char32_t c) {
     return c == U'_' || u_isalpha(point) != 0 || u_getNumericValue(point) != U_NO_NUMERIC_VALUE;
 }
 
+std::string strip(std::string_view text) {
+    const std::u32string points = decode_utf8(text);
+    std::size_t first = 0;
+    std::size_t end = points.size();
+    while (first < end && is_space(points[first])) {
+        ++first;
+    }
+    while (end > first && is_space(points[end - 1])) {
+        --end;
+    }
+    return encode_utf8(std::u32string_view(points).substr(first, end - first));
+}
+
 std::vector<std::string> split_words(std::string_view text) {
     return runs_of(text, [](char32_t c) { return !is_space(c); });
 }

@@ -18,6 +18,9 @@ bool is_space(char32_t c);    ///< str.isspace() of one character
 bool is_decimal(char32_t c);  ///< \d of the re module
 bool is_word(char32_t c);     ///< \w of the re module
 
+/// str.strip(): white space off both ends.
+std::string strip(std::string_view text);
+
 /// str.split() without arguments: words between runs of whitespace, none of them empty.
 std::vector<std::string> split_words(std::string_view text);
 
