@@ -20,6 +20,7 @@ int inspect_command(const Arguments& args);
 int methods_command(const Arguments& args);
 int info_command(const Arguments& args);
 int bench_command(const Arguments& args);
+int report_command(const Arguments& args);
 
 /// Loads the model of the options, with --log and -t as they say. Stops at Ctrl-C.
 std::shared_ptr<const Model> load_model(const Options& options);

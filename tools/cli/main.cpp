@@ -20,13 +20,14 @@ struct Command {
     int (*run)(const Arguments& args);
 };
 
-constexpr std::array<Command, 6> kCommands{{
+constexpr std::array<Command, 7> kCommands{{
     {"run", "answer a prompt", run_command},
     {"chat", "talk over one compressed cache", chat_command},
     {"inspect", "show which tokens of a prompt are kept", inspect_command},
     {"methods", "list the pruning methods and the cache formats", methods_command},
     {"info", "show a model's shape and what its cache costs", info_command},
     {"bench", "measure prefill and decode, also beside llama.cpp", bench_command},
+    {"report", "turn results of `winnow eval` into a page, charts and CSV", report_command},
 }};
 
 constexpr int kFailure = 1;
