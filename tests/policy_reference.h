@@ -16,13 +16,14 @@ namespace winnow::reference {
 
 /// One layer of random queries and keys; heads may hold different numbers of tokens.
 struct Layer {
-    int query_heads = 0;                 // H
-    int kv_heads = 0;                    // G
-    int head_dim = 0;                    // D
-    int steps = 0;                       // longest T: queries of that many newest tokens exist
-    std::vector<int> tokens;             // [G]
-    std::vector<float> queries;          // [steps][H][D]
-    std::vector<std::vector<f16>> keys;  // [G] of [T][D]
+    int query_heads = 0;                   // H
+    int kv_heads = 0;                      // G
+    int head_dim = 0;                      // D
+    int steps = 0;                         // longest T: queries of that many newest tokens exist
+    std::vector<int> tokens;               // [G]
+    std::vector<float> queries;            // [steps][H][D]
+    std::vector<std::vector<f16>> keys;    // [G] of [T][D]
+    std::vector<std::vector<f16>> values;  // [G] of [T][D]
 
     Layer(int heads_per_group, std::vector<int> tokens_of_heads, int dim, unsigned seed,
           double spread = 1.5)
@@ -40,6 +41,12 @@ struct Layer {
         for (const int count : tokens) {
             keys.emplace_back(static_cast<std::size_t>(count) * dim);
             for (f16& x : keys.back()) {
+                x = f32_to_f16(static_cast<float>(normal(generator)));
+            }
+        }
+        for (const int count : tokens) {
+            values.emplace_back(static_cast<std::size_t>(count) * dim);
+            for (f16& x : values.back()) {
                 x = f32_to_f16(static_cast<float>(normal(generator)));
             }
         }

@@ -26,7 +26,7 @@ bin=$tree/build/bin
 "$bin/internlm2_test"
 "$bin/peak_test"
 methods=$("$bin/winnow" methods)
-grep -q keynorm <<<"$methods" || fail "winnow methods does not list keynorm."
+grep -q valuenorm <<<"$methods" || fail "winnow methods does not list valuenorm."
 grep -q int8 <<<"$methods" || fail "winnow methods does not list int8."
 
 if [[ ! -f $model ]]; then
@@ -34,13 +34,13 @@ if [[ ! -f $model ]]; then
     exit 0
 fi
 text=$(head -c 3000 "$source_dir/examples/harbour.txt")
-answer=$("$bin/winnow" run -m "$model" -p "$text" -n 4 --method keynorm \
+answer=$("$bin/winnow" run -m "$model" -p "$text" -n 4 --method valuenorm \
     --max-capacity-prompts 128 --quant-method int8 --nbits 8 --json)
 python3 - "$answer" <<'CHECK'
 import json, sys
 run = json.loads(sys.argv[1])
 kv = run["kv"]
-assert run["options"]["method"] == "keynorm", run["options"]
+assert run["options"]["method"] == "valuenorm", run["options"]
 assert run["options"]["quant_method"] == "int8", run["options"]
 assert all(128 <= kept <= 128 + 64 for kept in kv["kept"]), kv["kept"]
 assert 8 < kv["bits_k"] < 9, kv["bits_k"]

@@ -26,7 +26,7 @@ struct CacheOptions {
     int quant_end_layers = 0;            ///< layerquant: one past its last layer
     double outlier_threshold = 0.0;      ///< kvquant: abs(x) above it stays exact
     int window_size = 0;                 ///< newest tokens that are always kept, W
-    int kernel_size = 7;                 ///< snapkv: pooling width, odd
+    int kernel_size = 7;                 ///< snapkv, pyramidkv, r_kv: pooling width, odd
     std::string pooling = "max";         ///< snapkv: max or avg
     int n_sink = -1;                     ///< oldest tokens that are always kept
     int beta = 20;                       ///< pyramidkv: steepness
@@ -39,8 +39,9 @@ struct CacheOptions {
 template <class Options, class Visitor>
 void visit_cache_options(Options& o, Visitor&& v) {
     v("method", o.method,
-      "which tokens to keep: full, streamingllm, h2o, snapkv, pyramidkv, "
-      "random, layerquant");
+      "which tokens to keep: full, streamingllm, h2o, snapkv, pyramidkv, tova, knorm, keydiff, "
+      "expected_attention, lagkv, r_kv, kvzip, random, layerquant; adakv, criticalkv and chunkkv "
+      "choose by the scores of another, as in adakv:snapkv");
     v("max-capacity-prompts", o.max_capacity_prompts,
       "tokens kept per kv head, window and sinks included (default 512 when a method is given)");
     v("max-capacity-prompts-ratio", o.max_capacity_prompts_ratio,
@@ -58,8 +59,8 @@ void visit_cache_options(Options& o, Visitor&& v) {
     v("quant-end-layers", o.quant_end_layers, "layerquant: one past the last layer of the range");
     v("outlier-threshold", o.outlier_threshold, "kvquant: larger magnitudes stay exact");
     v("window-size", o.window_size, "newest tokens that are always kept (default the method's)");
-    v("kernel-size", o.kernel_size, "snapkv, pyramidkv: pooling width, odd");
-    v("pooling", o.pooling, "snapkv, pyramidkv: max or avg");
+    v("kernel-size", o.kernel_size, "snapkv, pyramidkv, r_kv: pooling width, odd");
+    v("pooling", o.pooling, "snapkv, pyramidkv, r_kv: max or avg");
     v("n-sink", o.n_sink, "oldest tokens that are always kept (default the method's)");
     v("beta", o.beta, "pyramidkv: how steeply budgets fall from layer to layer");
     v("sinks-full-precision", o.sinks_full_precision, "oldest kept tokens that stay f16");

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <climits>
 #include <cmath>
+#include <numeric>
 
 #include "prune/select.h"
 
@@ -15,13 +16,20 @@ using Kept = std::vector<std::vector<std::int32_t>>;
 /// A layer's tokens in the shape a policy reads.
 class Observed {
   public:
-    Observed(const Session::Impl& session, int layer, const LayerView& view) {
+    Observed(const Session::Impl& session, int layer, const LayerView& view,
+             const std::vector<int>& budget) {
         const Hparams& h = session.hparams();
         const int group = h.query_heads / h.kv_heads;
+        int newest = -1;
         for (int g = 0; g < h.kv_heads; ++g) {
             const LayerKv::Head& head = view.kv->head(g);
-            HeadObservation& seen = heads_.emplace_back(HeadObservation{
-                .tokens = head.tokens, .k = head.k, .v = head.v, .positions = head.positions});
+            HeadObservation& seen =
+                heads_.emplace_back(HeadObservation{.tokens = head.tokens,
+                                                    .budget = budget[g],
+                                                    .k = head.k,
+                                                    .v = head.v,
+                                                    .positions = head.positions});
+            newest = head.tokens > 0 ? std::max(newest, head.positions[head.tokens - 1]) : newest;
             if (view.column_sums != nullptr) {
                 std::vector<float>& sums = sums_.emplace_back();
                 for (int r = 0; r < group; ++r) {
@@ -44,6 +52,9 @@ class Observed {
                  .window_queries = view.window_queries.data(),
                  .scale = 1.0F / std::sqrt(static_cast<float>(h.head_dim)),
                  .threads = session.m().threads,
+                 .rope = session.plan.rope.get(),
+                 .next_position = newest + 1,
+                 .embedding = h.embedding,
                  .heads = heads_};
     }
 
@@ -86,12 +97,15 @@ Selection select_layer(Session::Impl& session, int layer, const LayerView& view,
         state.scores.clear();
         return result;
     }
-    const Observed observed(session, layer, view);
+    const Observed observed(session, layer, view, budget);
     if (policy.score != nullptr) {
         policy.score(observed.seen(), params, observed.rows());
     }
-    if (fix_budget && policy.head_budgets != nullptr) {
-        policy.head_budgets(observed.seen(), params, observed.rows(), layer_budget, budget);
+    if (policy.head_budgets != nullptr) {
+        // While decoding the heads share out anew what the prompt left them together.
+        const std::int64_t sum = std::accumulate(budget.begin(), budget.end(), std::int64_t{0});
+        policy.head_budgets(observed.seen(), params, observed.rows(), static_cast<int>(sum / heads),
+                            budget);
     }
     state.scores.assign(session.options.keep_scores ? heads : 0, {});
     for (int g = 0; g < heads; ++g) {
@@ -162,7 +176,8 @@ void evict_if_over(Session::Impl& session, int layer) {
     SessionLayer& state = session.layers[layer];
     LayerStore& store = *state.store;
     const SpanLayout& layout = store.layout();
-    const int slack = layout.residual_length + layout.spec.group_size;
+    const int slack =
+        std::max(layout.residual_length + layout.spec.group_size, session.plan.policy->interval);
     bool over = false;
     for (int g = 0; g < store.kv_heads(); ++g) {
         const int budget = g < static_cast<int>(state.budget.size()) ? state.budget[g] : INT_MAX;

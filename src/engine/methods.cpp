@@ -1,4 +1,6 @@
 // The lists behind `winnow methods`.
+#include <algorithm>
+
 #include "cache/format.h"
 #include "core/nearest.h"
 #include "engine/plan.h"
@@ -28,7 +30,44 @@ const T& find_by_name(std::span<const T* const> table, const std::string& name,
 }  // namespace
 
 const Policy& find_policy(const std::string& name) {
-    return find_by_name(policies(), name, "method", "layerquant");
+    return *find_policies(name).front();
+}
+
+std::vector<const Policy*> find_policies(const std::string& name) {
+    std::vector<const Policy*> chain;
+    std::size_t at = 0;
+    while (at <= name.size()) {
+        const std::size_t end = std::min(name.find(':', at), name.size());
+        chain.push_back(&find_by_name(policies(), name.substr(at, end - at), "method",
+                                      name.find(':') == name.npos ? "layerquant" : ""));
+        at = end + 1;
+    }
+    while (chain.back()->default_base != nullptr) {
+        chain.push_back(&find_by_name(policies(), chain.back()->default_base, "method", ""));
+    }
+    for (std::size_t i = 0; i + 1 < chain.size(); ++i) {
+        const Policy& base = *chain[i + 1];
+        if (chain[i]->default_base == nullptr) {
+            throw usage_error("--method '" + name + "': " + chain[i]->name +
+                              " takes no other method behind a colon; adakv, criticalkv and "
+                              "chunkkv do.");
+        }
+        if (base.score == nullptr || base.head_budgets != nullptr ||
+            (base.needs & kNeedsPeaks) != 0) {
+            throw usage_error("--method '" + name + "': " + base.name + " has no scores that " +
+                              chain[i]->name + " could take; try " + chain[i]->name + ":" +
+                              chain[i]->default_base + ".");
+        }
+    }
+    return chain;
+}
+
+unsigned needs_of(std::span<const Policy* const> chain) {
+    unsigned needs = kNeedsNothing;
+    for (const Policy* policy : chain) {
+        needs |= policy->needs;
+    }
+    return needs;
 }
 
 const Format& find_format(const std::string& name) {
@@ -40,8 +79,12 @@ std::vector<MethodInfo> policy_list() {
     for (const Policy* policy : policies()) {
         std::string defaults;
         if (std::string(policy->name) != "full") {
-            defaults =
-                "max-capacity-prompts 512, window-size " + std::to_string(policy->default_window);
+            defaults = "max-capacity-prompts 512";
+            if (policy->default_base != nullptr) {
+                defaults += std::string(", base ") + policy->default_base;
+            } else {
+                defaults += ", window-size " + std::to_string(policy->default_window);
+            }
             if (policy->default_sinks > 0) {
                 defaults += ", n-sink " + std::to_string(policy->default_sinks);
             }

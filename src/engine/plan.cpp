@@ -119,6 +119,15 @@ PolicyParams params_of(const CacheOptions& o) {
             .seed = o.method_seed};
 }
 
+// "adakv:snapkv" where "adakv" was asked for: results name what ran.
+std::string name_of(const std::vector<const Policy*>& chain) {
+    std::string name;
+    for (const Policy* policy : chain) {
+        name += (name.empty() ? "" : ":") + std::string(policy->name);
+    }
+    return name;
+}
+
 }  // namespace
 
 CacheOptions fill_defaults(CacheOptions o) {
@@ -129,13 +138,15 @@ CacheOptions fill_defaults(CacheOptions o) {
         o.quant_method = "layerquant";
     }
     check_ranges(o);
-    const Policy& policy = find_policy(o.method);
+    const std::vector<const Policy*> policies = find_policies(o.method);
     fill_bits(o);
     const Format& format = format_of(o);
     o.key_axis = o.key_axis == -1 ? format.default_key_axis : o.key_axis;
     o.value_axis = o.value_axis == -1 ? format.default_value_axis : o.value_axis;
-    o.window_size = o.window_size == 0 ? policy.default_window : o.window_size;
-    o.n_sink = o.n_sink == -1 ? policy.default_sinks : o.n_sink;
+    // A selector has no defaults of its own; it takes its base's.
+    o.window_size = o.window_size == 0 ? policies.back()->default_window : o.window_size;
+    o.n_sink = o.n_sink == -1 ? policies.back()->default_sinks : o.n_sink;
+    o.method = name_of(policies);
     if (o.method == "full") {
         o.max_capacity_prompts = 0;
         o.max_capacity_prompts_ratio = 0.0;
@@ -171,10 +182,13 @@ Plan make_plan(const CacheOptions& options, const Hparams& hparams,
     const CacheOptions& o = plan.options;
     require_int(o.quant_end_layers <= hparams.layers, "quant-end-layers", o.quant_end_layers,
                 ("at most " + std::to_string(hparams.layers) + ", the model's layers").c_str());
-    plan.policy = &find_policy(o.method);
+    const std::vector<const Policy*> policies = find_policies(o.method);
+    plan.policy = policies.front();
     plan.params = params_of(o);
-    plan.memory = {.window = (plan.policy->needs & kNeedsWindow) != 0 ? plan.params.window_size : 0,
-                   .column_sums = (plan.policy->needs & kNeedsColumnSums) != 0};
+    plan.params.bases.assign(policies.begin() + 1, policies.end());
+    const unsigned needs = needs_of(policies);
+    plan.memory = {.window = (needs & kNeedsWindow) != 0 ? plan.params.window_size : 0,
+                   .column_sums = (needs & kNeedsColumnSums) != 0};
     plan.rope = rope != nullptr ? std::move(rope) : std::make_shared<RopeTable>(hparams.rope);
     for (int layer = 0; layer < hparams.layers; ++layer) {
         LayerPlan part;

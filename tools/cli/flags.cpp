@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <sstream>
 #include <string_view>
 #include <type_traits>
 
@@ -150,7 +151,10 @@ void settle_cache(CacheOptions& cache) {
         lower_case(*name);
     }
     if (cache.method == "fullkv" || cache.method.empty()) cache.method = "full";
-    check_name("--method", cache.method, names_of(policy_list(), {"layerquant"}));
+    std::istringstream chain(cache.method);  // adakv:snapkv is two names
+    for (std::string name; std::getline(chain, name, ':');) {
+        check_name("--method", name, names_of(policy_list(), {"layerquant"}));
+    }
     check_name("--quant-method", cache.quant_method,
                names_of(format_list(), {"none", "layerquant"}));
     check_name("--pooling", cache.pooling, {"max", "avg"});
