@@ -192,6 +192,13 @@ class WINNOW_API Session {
     /// what was kept, and the whole is pruned again. At least one token.
     void prefill(std::span<const std::int32_t> tokens, const ProgressCallback& progress = {});
 
+    /// Reads one prompt for several sessions: the model runs once, and after each layer every
+    /// session prunes and packs a copy of its own. Each ends with the bits of a prefill by itself.
+    /// The sessions must be distinct, of one model, fresh (position 0) and of the same batch. The
+    /// first counts the working memory; prefill_ms is the time of the whole in each of them.
+    static void prefill(std::span<Session* const> sessions, std::span<const std::int32_t> tokens,
+                        const ProgressCallback& progress = {});
+
     /// Logits [V] after the last token read; valid until the next call on this session.
     std::span<const float> logits() const;
 

@@ -1,10 +1,12 @@
 #include "engine/compress.h"
 
 #include <algorithm>
+#include <chrono>
 #include <climits>
 #include <cmath>
 #include <numeric>
 
+#include "core/threads.h"
 #include "prune/select.h"
 
 namespace winnow {
@@ -12,6 +14,11 @@ namespace winnow {
 namespace {
 
 using Kept = std::vector<std::vector<std::int32_t>>;
+using Clock = std::chrono::steady_clock;
+
+double ms_since(Clock::time_point start) {
+    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
 
 /// A layer's tokens in the shape a policy reads.
 class Observed {
@@ -58,6 +65,14 @@ class Observed {
                  .heads = heads_};
     }
 
+    /// Lets the policy score all tokens, once.
+    void score(const Policy& policy, const PolicyParams& params) {
+        if (policy.score != nullptr && !scored_) {
+            policy.score(seen_, params, rows_);
+        }
+        scored_ = true;
+    }
+
     const Observation& seen() const { return seen_; }
     std::span<float* const> rows() const { return rows_; }
     const std::vector<float>& scores(int g) const { return scores_[g]; }
@@ -68,15 +83,19 @@ class Observed {
     std::vector<std::vector<float>> scores_;
     std::vector<float*> rows_;
     Observation seen_;
+    bool scored_ = false;
 };
+
+using SharedScores = std::shared_ptr<Observed>;
 
 struct Selection {
     Kept kept;
     bool all = true;  // nothing is dropped
 };
 
+// `shared` holds the scores of an equal session, or takes this one's.
 Selection select_layer(Session::Impl& session, int layer, const LayerView& view, int layer_budget,
-                       std::vector<int>& budget, bool fix_budget) {
+                       std::vector<int>& budget, bool fix_budget, SharedScores* shared = nullptr) {
     const Policy& policy = *session.plan.policy;
     const PolicyParams params = session.plan.layer_params(layer, session.budget_tokens);
     const int heads = view.kv->kv_heads();
@@ -97,10 +116,13 @@ Selection select_layer(Session::Impl& session, int layer, const LayerView& view,
         state.scores.clear();
         return result;
     }
-    const Observed observed(session, layer, view, budget);
-    if (policy.score != nullptr) {
-        policy.score(observed.seen(), params, observed.rows());
+    SharedScores own;
+    SharedScores& scores_of = shared != nullptr ? *shared : own;
+    if (scores_of == nullptr) {
+        scores_of = std::make_shared<Observed>(session, layer, view, budget);
     }
+    Observed& observed = *scores_of;
+    observed.score(policy, params);
     if (policy.head_budgets != nullptr) {
         // While decoding the heads share out anew what the prompt left them together.
         const std::int64_t sum = std::accumulate(budget.begin(), budget.end(), std::int64_t{0});
@@ -156,12 +178,20 @@ void keep_sums(LayerStore& store, const LayerView& view, const Kept* kept) {
     }
 }
 
-}  // namespace
+// Whether two sessions over the same tokens score them alike, whatever they keep of them.
+bool same_scores(const Plan& a, const Plan& b) {
+    const Policy& policy = *a.policy;
+    return policy.score != nullptr && policy.score == b.policy->score &&
+           policy.scores_without_cap && b.policy->scores_without_cap &&
+           policy.head_budgets == nullptr && b.policy->head_budgets == nullptr &&
+           a.params.window_size == b.params.window_size && a.params.n_sink == b.params.n_sink &&
+           a.params.kernel_size == b.params.kernel_size && a.params.pooling == b.params.pooling &&
+           a.params.agg == b.params.agg && a.params.seed == b.params.seed;
+}
 
-void compress_layer(Session::Impl& session, int layer, const LayerView& view, int tokens) {
+void pack_selected(Session::Impl& session, int layer, const LayerView& view,
+                   const Selection& selected) {
     SessionLayer& state = session.layers[layer];
-    const int budget = session.plan.budget(layer, tokens, session.budget_tokens);
-    const Selection selected = select_layer(session, layer, view, budget, state.budget, true);
     if (selected.all) {
         state.store->append(*view.kv);
     } else {
@@ -170,6 +200,33 @@ void compress_layer(Session::Impl& session, int layer, const LayerView& view, in
         state.store->rebuild(*view.kv, selected.kept);
     }
     keep_sums(*state.store, view, selected.all ? nullptr : &selected.kept);
+}
+
+}  // namespace
+
+void compress_layer(std::span<Session::Impl* const> sessions, int layer,
+                    std::span<const LayerView> views, std::span<const int> tokens,
+                    std::span<double> ms) {
+    std::vector<SharedScores> scores(sessions.size());
+    std::vector<Selection> selected(sessions.size());
+    for (std::size_t i = 0; i < sessions.size(); ++i) {
+        Session::Impl& session = *sessions[i];
+        const auto start = Clock::now();
+        std::size_t like = 0;
+        while (like < i && !same_scores(session.plan, sessions[like]->plan)) {
+            ++like;
+        }
+        const int budget = session.plan.budget(layer, tokens[i], session.budget_tokens);
+        selected[i] = select_layer(session, layer, views[i], budget, session.layers[layer].budget,
+                                   true, &scores[like]);
+        ms[i] += ms_since(start);
+    }
+    scores.clear();
+    parallel_for(sessions[0]->m().threads, static_cast<int>(sessions.size()), [&](int i, int) {
+        const auto start = Clock::now();
+        pack_selected(*sessions[i], layer, views[i], selected[i]);
+        ms[i] += ms_since(start);
+    });
 }
 
 void evict_if_over(Session::Impl& session, int layer) {

@@ -1,6 +1,9 @@
 // What happens to a layer's tokens once they may no longer all stay: observe, score, select, pack.
 #pragma once
 
+#include <memory>
+#include <span>
+
 #include "engine/session_impl.h"
 
 namespace winnow {
@@ -14,9 +17,13 @@ struct LayerView {
     std::size_t stride = 0;
 };
 
-/// Packs a layer after prefill: keeps every head within its budget for a span of `tokens` tokens,
-/// and remembers that budget for decoding.
-void compress_layer(Session::Impl& session, int layer, const LayerView& view, int tokens);
+/// Packs a layer after prefill for each session, from one and the same K and V: keeps every head
+/// within its budget for a span of `tokens[i]` tokens, and remembers that budget for decoding.
+/// views[i].kv is common to all. Adds to ms[i] what session i's part took. Sessions whose scores
+/// cannot differ are scored once. The same bits as one session at a time.
+void compress_layer(std::span<Session::Impl* const> sessions, int layer,
+                    std::span<const LayerView> views, std::span<const int> tokens,
+                    std::span<double> ms);
 
 /// Runs the policy again over a span that one more token would take past its budget and slack.
 void evict_if_over(Session::Impl& session, int layer);

@@ -8,8 +8,8 @@ namespace winnow {
 /// Receives the logits [V] of one token of the prompt.
 using LogitsSink = std::function<void(int token, std::span<const float> logits)>;
 
-/// Prefill as Session::prefill describes it.
-void prefill(Session::Impl& session, std::span<const std::int32_t> tokens,
+/// Prefill as Session::prefill describes it; more than one session must all be fresh.
+void prefill(std::span<Session::Impl* const> sessions, std::span<const std::int32_t> tokens,
              const ProgressCallback& progress);
 
 /// Logits at every token, read through the cache as it is; the cache does not change.

@@ -90,7 +90,17 @@ Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 
 void Session::prefill(std::span<const std::int32_t> tokens, const ProgressCallback& progress) {
-    winnow::prefill(*impl_, tokens, progress);
+    Impl* self = impl_.get();
+    winnow::prefill(std::span(&self, 1), tokens, progress);
+}
+
+void Session::prefill(std::span<Session* const> sessions, std::span<const std::int32_t> tokens,
+                      const ProgressCallback& progress) {
+    std::vector<Impl*> impls;
+    for (Session* session : sessions) {
+        impls.push_back(session->impl_.get());
+    }
+    winnow::prefill(impls, tokens, progress);
 }
 
 std::span<const float> Session::logits() const {

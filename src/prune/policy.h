@@ -102,6 +102,9 @@ struct Policy {
     /// decides. Must give the same bits for any thread count.
     void (*score)(const Observation& seen, const PolicyParams& params,
                   std::span<float* const> scores) = nullptr;
+    /// score() reads neither budgets nor params.cap and params.beta, so that sessions over one
+    /// prompt that differ in these alone are scored once.
+    bool scores_without_cap = false;
     /// Budgets of the G kv heads that have `budget` tokens each on average, where they differ;
     /// together G * budget. Asked again at each eviction. Null: all the same.
     void (*head_budgets)(const Observation& seen, const PolicyParams& params,

@@ -1,5 +1,5 @@
 // Real retrieval: a seven-digit number in a real text, beside the figures of an independent float32
-// reference. A prompt is read once; every configuration is cut from its full cache.
+// reference. A prompt is read once for all configurations.
 //
 // Five depths are a small sample, and the key sways the outcome by up to three needles; the
 // reference's own key and digits are not known. The test therefore holds each row to what was
@@ -66,10 +66,18 @@ void expect_found(const std::string& model_start, int length, const std::vector<
         const testing::NeedlePrompt prompt =
             testing::needle_prompt(*model, haystack, length, depth, key, number);
         EXPECT_NEAR(static_cast<double>(prompt.tokens.size()), length, 60.0);
-        testing::FullPrompt full(model, prompt.tokens, kWindow);
+        std::vector<Session> sessions;
+        std::vector<Session*> all;
         for (const Row& row : rows) {
-            Session session = full.apply(options_of(row));
-            const std::string text = testing::greedy_answer(session, kNewTokens);
+            sessions.emplace_back(model, options_of(row));
+        }
+        for (Session& session : sessions) {
+            all.push_back(&session);
+        }
+        Session::prefill(all, prompt.tokens);
+        for (std::size_t i = 0; i < rows.size(); ++i) {
+            const Row& row = rows[i];
+            const std::string text = testing::greedy_answer(sessions[i], kNewTokens);
             const bool hit = text.find(prompt.answer) != std::string::npos;
             found[&row] += hit ? 1 : 0;
             std::printf("  depth %3.0f %%  %-12s cap %4d  %2d bits  %s %s:%s\n", 100.0 * depth,

@@ -6,9 +6,6 @@
 #include <fstream>
 #include <iterator>
 
-#include "engine/compress.h"
-#include "engine/session_impl.h"
-
 namespace winnow::testing {
 
 namespace {
@@ -81,61 +78,6 @@ NeedlePrompt needle_prompt(const Model& model, const std::string& haystack, int 
     const std::string text = model.apply_chat_template(messages) + "The special magic number for " +
                              key + " mentioned in the provided text is";
     return {model.tokenize(text, false, true), number};
-}
-
-FullPrompt::FullPrompt(std::shared_ptr<const Model> model, const std::vector<std::int32_t>& tokens,
-                       int window)
-    : model_(std::move(model)), full_(model_) {
-    Session::Impl& s = full_.impl();
-    s.plan.memory = {.window = window, .column_sums = true};
-    for (int layer = 0; layer < s.hparams().layers; ++layer) {
-        s.layers[layer].store = s.new_store(layer);
-    }
-    full_.prefill(tokens);
-}
-
-Session FullPrompt::apply(const CacheOptions& options) {
-    Session::Impl& from = full_.impl();
-    Session session(model_, options);
-    Session::Impl& to = session.impl();
-    const Hparams& h = to.hparams();
-    const int tokens = from.position;
-    const std::size_t row = static_cast<std::size_t>(h.query_heads) * h.head_dim;
-    to.budget_tokens = tokens;
-    for (int layer = 0; layer < h.layers; ++layer) {
-        LayerStore& source = *from.layers[layer].store;
-        LayerKv kv(&to.work, std::vector<int>(h.kv_heads, 0), tokens, h.head_dim);
-        std::vector<float> sums;
-        for (int g = 0; g < h.kv_heads; ++g) {
-            const LayerKv::Head& head = kv.head(g);
-            source.read(g, head.k, head.v, head.positions);
-            const float* rows = source.sums(g);
-            for (int r = 0; r < h.query_heads / h.kv_heads; ++r) {
-                const float* sum = rows + r * source.sums_stride(g);
-                sums.insert(sums.end(), sum, sum + tokens);
-            }
-        }
-        std::vector<float> queries(static_cast<std::size_t>(source.queries()) * row);
-        source.read_queries(queries.data());
-        LayerStore& store = *to.layers[layer].store;
-        const int skipped = std::max(0, source.queries() - to.plan.memory.window);
-        for (int i = skipped; i < source.queries(); ++i) {
-            store.push_query(queries.data() + static_cast<std::size_t>(i) * row);
-        }
-        LayerView view{.kv = &kv, .window = store.queries()};
-        view.window_queries.resize(static_cast<std::size_t>(view.window) * row);
-        store.read_queries(view.window_queries.data());
-        if (store.has_sums()) {
-            view.column_sums = sums.data();
-            view.stride = static_cast<std::size_t>(tokens);
-        }
-        compress_layer(to, layer, view, tokens);
-    }
-    to.position = tokens;
-    to.logits = from.logits;
-    to.note_bytes();
-    to.note_logits();
-    return session;
 }
 
 std::string greedy_answer(Session& session, int most) {

@@ -1,4 +1,4 @@
-// The `number` needle in a haystack, and a prompt's full cache from which any configuration is cut.
+// The `number` needle in a haystack.
 #pragma once
 
 #include <winnow/winnow.h>
@@ -22,20 +22,6 @@ std::string read_haystack(const std::string& folder, std::size_t most_bytes);
 /// numbers for {key} is: {number}." behind the last sentence that ends before `depth` (0 to 1).
 NeedlePrompt needle_prompt(const Model& model, const std::string& haystack, int length,
                            double depth, const std::string& key, const std::string& number);
-
-/// A prompt read once with everything kept, and what any policy may want to observe of it.
-class FullPrompt {
-  public:
-    /// `window` is the W of every configuration that will be applied.
-    FullPrompt(std::shared_ptr<const Model> model, const std::vector<std::int32_t>& tokens,
-               int window);
-    /// The session that a prefill with `options` gives.
-    Session apply(const CacheOptions& options);
-
-  private:
-    std::shared_ptr<const Model> model_;
-    Session full_;
-};
 
 /// Up to `most` greedy tokens as text, ended by an end of generation.
 std::string greedy_answer(Session& session, int most);

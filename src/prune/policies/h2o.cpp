@@ -49,6 +49,7 @@ const Policy policy_h2o{
     .default_window = 8,
     .protect = protect,
     .score = score,
+    .scores_without_cap = true,
 };
 
 }  // namespace winnow

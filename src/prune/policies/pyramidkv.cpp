@@ -56,6 +56,7 @@ const Policy policy_pyramidkv{
     .budget = budget,
     .protect = protect,
     .score = window_attention_scores,
+    .scores_without_cap = true,
 };
 
 }  // namespace winnow

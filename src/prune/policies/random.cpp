@@ -48,6 +48,7 @@ const Policy policy_random{
     .default_window = 8,
     .protect = protect,
     .score = score,
+    .scores_without_cap = true,
 };
 
 }  // namespace winnow

@@ -26,6 +26,7 @@ const Policy policy_snapkv{
     .default_window = 8,
     .protect = protect,
     .score = window_attention_scores,
+    .scores_without_cap = true,
 };
 
 }  // namespace winnow
