@@ -19,9 +19,11 @@ set(llama_dir
     "${WINNOW_DEPS}/${WINNOW_PIN_LLAMA_PACKAGE}-${WINNOW_PIN_LLAMA_VERSION}/vendor/llama.cpp")
 set(highway_dir
     "${WINNOW_DEPS}/${WINNOW_PIN_HIGHWAY_PACKAGE}-${WINNOW_PIN_HIGHWAY_VERSION}/numpy/_core/src/highway")
-foreach(dir IN ITEMS "${llama_dir}" "${highway_dir}")
-    if(NOT EXISTS "${dir}/CMakeLists.txt")
-        message(FATAL_ERROR "The source ${dir} is missing. Run scripts/setup, which fetches it by version and hash.")
+set(words_dir "${WINNOW_DEPS}/${WINNOW_PIN_WORDS_PACKAGE}-${WINNOW_PIN_WORDS_VERSION}")
+foreach(file IN ITEMS "${llama_dir}/CMakeLists.txt" "${highway_dir}/CMakeLists.txt"
+        "${words_dir}/nounlist.txt")
+    if(NOT EXISTS "${file}")
+        message(FATAL_ERROR "${file} is missing. Run scripts/setup, which fetches it by version and hash.")
     endif()
 endforeach()
 

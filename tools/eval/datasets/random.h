@@ -27,6 +27,13 @@ class Random {
         return z ^ (z >> 31U);
     }
 
+    /// A stream of its own, which does not depend on what is drawn from this one later.
+    Random fork() {
+        Random other = *this;
+        other.state_ = next() ^ 0xD1B54A32D192ED03U;
+        return other;
+    }
+
     /// Uniform in [0, count); count is at least 1.
     std::uint64_t below(std::uint64_t count) {
         const std::uint64_t unfair = (0 - count) % count;  // 2^64 modulo count
