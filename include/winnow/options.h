@@ -13,7 +13,7 @@ struct CacheOptions {
     std::string method = "full";              ///< pruning policy; see `winnow methods`
     int max_capacity_prompts = 0;             ///< tokens kept per kv head; 0: 512, `full`: all
     double max_capacity_prompts_ratio = 0.0;  ///< the same as a share of the prompt, (0, 1]
-    std::string quant_method;                 ///< none, kivi, hqq, kvquant, layerquant
+    std::string quant_method;                 ///< storage format; see `winnow methods`
     int nbits = 0;                            ///< 2, 4, 8 or 16, for K and V
     int nbits_k = 0;                          ///< overrides nbits for K
     int nbits_v = 0;                          ///< overrides nbits for V
@@ -46,7 +46,8 @@ void visit_cache_options(Options& o, Visitor&& v) {
       "tokens kept per kv head, window and sinks included (default 512 when a method is given)");
     v("max-capacity-prompts-ratio", o.max_capacity_prompts_ratio,
       "the same as a share of the prompt, above 0 and at most 1");
-    v("quant-method", o.quant_method, "how to store them: none, kivi, hqq, kvquant, layerquant");
+    v("quant-method", o.quant_method,
+      "how to store them: none, kivi, hqq, kvquant, rotated, kvarn, graded, layerquant");
     v("nbits", o.nbits, "bits of a stored number: 2, 4, 8 or 16");
     v("nbits-k", o.nbits_k, "bits of K where they differ from --nbits");
     v("nbits-v", o.nbits_v, "bits of V where they differ from --nbits");
