@@ -166,6 +166,7 @@ TEST(LongBench, SaysWhichFileBelongsWhere) {
 TEST(LongBench, DamagedLinesAreNamed) {
     const std::string folder = fresh_folder("longbench_damaged");
     const std::string path = folder + "/qasper.jsonl";
+    const std::string deep = std::string(300000, '[') + std::string(300000, ']');
     const std::pair<std::string, std::string> cases[] = {
         {"{\"input\": ", "line 3 is no JSON"},
         {"[1, 2]", "line 3 is of type array"},
@@ -180,6 +181,9 @@ TEST(LongBench, DamagedLinesAreNamed) {
         {R"({"input": "\ud800", "context": "c", "answers": ["x"]})", "line 3 is no JSON"},
         {std::string("\0\0", 2), "line 3 is no JSON"},
         {std::string(100000, '['), "line 3 is no JSON"},
+        {R"({"input": "i", "context": "c", "answers": ["x"], "length": )" + deep + "}",
+         "\"length\" is array; it must be a whole number"},
+        {R"({"context": "c", "input": )" + deep + "}", "\"input\" is of type array"},
     };
     for (const auto& [line, complaint] : cases) {
         write_file(path, row("q", "c") + "\n" + line);
@@ -207,7 +211,7 @@ TEST(LongBench, RandomDamageIsAnErrorOrARow) {
     }
     std::mt19937 random(7);
     int refused = 0;
-    for (int round = 0; round < 800; ++round) {
+    for (int round = 0; round < 400; ++round) {
         std::string text = good;
         for (auto edits = 1 + random() % 3; edits > 0 && !text.empty(); --edits) {
             const std::size_t at = random() % text.size();
@@ -230,8 +234,8 @@ TEST(LongBench, RandomDamageIsAnErrorOrARow) {
         refused += message.empty() ? 0 : 1;
         EXPECT_TRUE(message.empty() || has(message, "trec.jsonl")) << message;
     }
-    EXPECT_GT(refused, 250);
-    EXPECT_LT(refused, 800);
+    EXPECT_GT(refused, 120);
+    EXPECT_LT(refused, 400);
 }
 
 TEST(LongBench, ReadsTheOfficialFile) {

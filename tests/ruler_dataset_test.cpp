@@ -120,6 +120,20 @@ TEST(Ruler, TheSameOnEveryMachine) {
     EXPECT_EQ(hash, 10560753463886160937U);
 }
 
+TEST(Ruler, FewTokenizationsPerSample) {
+    for (const std::string& task : synthetic_tasks()) {
+        const Tokenizer plain = testing::piece_tokenizer();
+        int calls = 0;
+        Tokenizer counting = plain;
+        counting.tokenize = [&](std::string_view text) {
+            ++calls;
+            return plain.tokenize(text);
+        };
+        generate_ruler(options_for(task, 4096, 20), counting);
+        EXPECT_LE(calls, 20 * 8) << task;
+    }
+}
+
 TEST(Ruler, SamplesDependOnSeedAndIndexAlone) {
     for (const std::string& task : synthetic_tasks()) {
         const std::vector<Sample> few = generate(options_for(task, 1024, 2)).samples;

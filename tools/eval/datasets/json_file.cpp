@@ -131,7 +131,10 @@ int int_field(const Json& row, const char* name, int missing, const std::string&
     constexpr std::int64_t most = std::numeric_limits<int>::max();
     if (!field->is_number_integer() || field->get<std::int64_t>() < 0 ||
         field->get<std::int64_t>() > most) {
-        throw failure(where + ": the field \"" + name + "\" is " + field->dump().substr(0, 40) +
+        // dump() recurses, so nothing nested is printed.
+        const std::string found =
+            field->is_structured() ? kind_of(*field) : field->dump().substr(0, 40);
+        throw failure(where + ": the field \"" + name + "\" is " + found +
                       "; it must be a whole number from 0 to " + std::to_string(most) + ".");
     }
     return field->get<int>();

@@ -88,37 +88,44 @@ RulerSources read_sources(const RulerOptions& options, std::span<const RulerTask
     return sources;
 }
 
-// Finds how many units fit by binary search, which begins around what fitted the sample before.
+// Finds the most units that fit: an interpolation search, since tokens grow about evenly with
+// units, that ends as a binary search. It begins from what a unit of the sample before took.
 class Fitter {
   public:
     Fitter(const RulerTask& task, const RulerOptions& options, const Tokenizer& tokenizer)
         : task_(task), options_(options), tokenizer_(tokenizer) {}
 
     Sample fit(const RulerDraft& draft) {
-        int low = draft.min_units;
-        if (const int least = total(draft, low); least > options_.length) {
+        int low = draft.min_units;  // fits
+        int low_tokens = total(draft, low);
+        if (low_tokens > options_.length) {
             throw usage_error("RULER's " + std::string(task_.name) + " takes at least " +
-                              std::to_string(least) + " tokens with this tokenizer; a length of " +
+                              std::to_string(low_tokens) +
+                              " tokens with this tokenizer; a length of " +
                               std::to_string(options_.length) + " is too short.");
         }
         int high = draft.max_units + 1;  // does not fit, as far as is known
-        int step = std::max(1, guess_ / 64);
-        for (int probe = std::min(std::max(guess_, low + 1), high - 1);
-             low < probe && probe < high;) {
-            const bool fits = total(draft, probe) <= options_.length;
-            (fits ? low : high) = probe;
-            probe = fits ? std::min(low + step, high) : std::max(high - step, low);
-            step *= 2;
-        }
-        while (high - low > 1) {
+        for (int probes = 0; high - low > 1; ++probes) {
             const int middle = low + (high - low) / 2;
-            (total(draft, middle) <= options_.length ? low : high) = middle;
+            const double more = (options_.length - low_tokens) / unit_tokens_;
+            const int guess = low + static_cast<int>(std::min(more, 1e6));
+            const int probe = probes % 4 == 3 && high <= draft.max_units
+                                  ? middle
+                                  : std::clamp(guess, low + 1, high - 1);
+            const int tokens = total(draft, probe);
+            if (probe - low >= kSpan) {  // a unit alone says little
+                unit_tokens_ =
+                    std::max(1e-3, static_cast<double>(tokens - low_tokens) / (probe - low));
+            }
+            (tokens <= options_.length ? low : high) = probe;
+            low_tokens = low == probe ? tokens : low_tokens;
         }
-        guess_ = low;
         return sample(draft.make(low));
     }
 
   private:
+    static constexpr int kSpan = 8;
+
     int total(const RulerText& text) const {
         return tokenizer_.count(text.raw()) + options_.template_tokens + task_.max_new_tokens;
     }
@@ -141,7 +148,7 @@ class Fitter {
     const RulerTask& task_;
     const RulerOptions& options_;
     const Tokenizer& tokenizer_;
-    int guess_ = 64;
+    double unit_tokens_ = 64;  // more than a unit takes: the first probe is a short one
 };
 
 }  // namespace
