@@ -1,22 +1,19 @@
 // winnow bench on a tiny model: its JSON, CSV and chart, how lists expand, its baseline, and its
 // mistakes. Nothing here judges a time.
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "support/program.h"
 #include "support/tiny_gguf.h"
 
 namespace {
@@ -27,22 +24,19 @@ using Words = std::vector<std::string>;
 
 constexpr int kLayers = 2, kKvHeads = 2, kHeadDim = 32;
 
-std::string read_all(const fs::path& path) {
+using Result = winnow::testing::ProgramResult;
+using winnow::testing::expect_error;
+using winnow::testing::Program;
+
+std::string read_all(const std::string& path) {
     std::ifstream stream(path, std::ios::binary);
     return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
 }
 
-struct Result {
-    int code = -1;
-    std::string out;
-    std::string err;
-};
-
 class Bench : public ::testing::Test {
   protected:
     static void SetUpTestSuite() {
-        folder_ = fs::temp_directory_path() / ("winnow-bench-test-" + std::to_string(getpid()));
-        fs::create_directories(folder_);
+        program_ = std::make_unique<Program>();
         winnow::testing::TinyModelOptions options;
         options.layers = kLayers;
         options.kv_heads = kKvHeads;
@@ -51,33 +45,11 @@ class Bench : public ::testing::Test {
         options.tokenizer = winnow::testing::TinyTokenizer::byte_bpe;
         winnow::testing::write_tiny_gguf(path("tiny.gguf"), options);
     }
-    static void TearDownTestSuite() { fs::remove_all(folder_); }
+    static void TearDownTestSuite() { program_.reset(); }
 
-    static std::string path(const std::string& name) { return (folder_ / name).string(); }
+    static std::string path(const std::string& name) { return program_->path(name); }
 
-    // `winnow <args>`.
-    static Result run(Words args) {
-        posix_spawn_file_actions_t actions;
-        posix_spawn_file_actions_init(&actions);
-        constexpr int kCreate = O_WRONLY | O_CREAT | O_TRUNC;
-        posix_spawn_file_actions_addopen(&actions, 1, path("out").c_str(), kCreate, 0600);
-        posix_spawn_file_actions_addopen(&actions, 2, path("err").c_str(), kCreate, 0600);
-        const char* named = std::getenv("WINNOW_BINARY");
-        args.insert(args.begin(), named != nullptr ? named : WINNOW_BINARY);
-        std::vector<char*> words;
-        for (std::string& word : args) words.push_back(word.data());
-        words.push_back(nullptr);
-        pid_t child = -1;
-        const int failed = posix_spawn(&child, words[0], &actions, nullptr, words.data(), environ);
-        posix_spawn_file_actions_destroy(&actions);
-        Result result;
-        int status = 0;
-        if (failed != 0 || waitpid(child, &status, 0) != child) return result;
-        if (WIFEXITED(status)) result.code = WEXITSTATUS(status);
-        result.out = read_all(path("out"));
-        result.err = read_all(path("err"));
-        return result;
-    }
+    static Result run(const Words& args) { return program_->run(args); }
     static Result bench(const Words& more) {
         Words args{"bench", "-m", path("tiny.gguf"), "-t", "1", "--decode-tokens", "3"};
         args.insert(args.end(), more.begin(), more.end());
@@ -89,17 +61,10 @@ class Bench : public ::testing::Test {
         EXPECT_EQ(result.code, 0) << result.err;
         return Json::parse(result.out, nullptr, false);
     }
-    static void expect_error(const Result& result, int code, const std::string& part) {
-        EXPECT_EQ(result.code, code) << result.err;
-        EXPECT_EQ(result.out, "");
-        EXPECT_TRUE(result.err.starts_with("winnow: ")) << result.err;
-        EXPECT_NE(result.err.find(part), std::string::npos) << result.err << "lacks: " << part;
-    }
-
-    static fs::path folder_;
+    static std::unique_ptr<Program> program_;
 };
 
-fs::path Bench::folder_;
+std::unique_ptr<Program> Bench::program_;
 
 std::vector<Json> rows_of(const Json& object, const std::string& engine) {
     std::vector<Json> rows;
@@ -307,7 +272,7 @@ TEST_F(Bench, MistakesExitWith2) {
     expect_error(bench({"--context", "512,many"}), 2, "'many'");
     expect_error(bench({"--context", "0"}), 2, "from 1");
     expect_error(bench({"--context", "32,600"}), 2, "--allow-long");
-    expect_error(bench({"--nbits", "3"}), 2, "2, 4, 8 or 16");
+    expect_error(bench({"--nbits", "5"}), 2, "2, 3, 4, 8 or 16");
     expect_error(bench({"--method", "full,snapvk"}), 2, "'snapkv'");
     expect_error(bench({"--quant-method", "none", "--nbits", "4"}), 2, "none");
     expect_error(bench({"--max-capacity-prompts", "64,"}), 2, "single commas");

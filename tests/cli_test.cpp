@@ -1,105 +1,42 @@
 // The command line as a user meets it: exit codes, what goes to stdout and to stderr, --json.
-// WINNOW_BINARY, compiled in or from the environment, names the binary.
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <spawn.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "support/program.h"
 #include "support/tiny_gguf.h"
 
 namespace {
 
-namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
-std::string binary() {
-    if (const char* path = std::getenv("WINNOW_BINARY")) return path;
-#ifdef WINNOW_BINARY
-    return WINNOW_BINARY;
-#else
-    return "";
-#endif
-}
-
-std::string read_all(const fs::path& path) {
-    std::ifstream stream(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-}
-
-struct Result {
-    int code = -1;
-    std::string out;
-    std::string err;
-};
+using Result = winnow::testing::ProgramResult;
+using winnow::testing::expect_error;
+using winnow::testing::Program;
 
 // A folder with a tiny model for all tests of this file.
 class Cli : public ::testing::Test {
   protected:
     static void SetUpTestSuite() {
-        if (binary().empty()) return;
-        folder_ = fs::temp_directory_path() / ("winnow-cli-test-" + std::to_string(getpid()));
-        fs::create_directories(folder_);
+        program_ = std::make_unique<Program>();
         winnow::testing::TinyModelOptions options;
         options.tokenizer = winnow::testing::TinyTokenizer::byte_bpe;
         winnow::testing::write_tiny_gguf(model(), options);
     }
-    static void TearDownTestSuite() {
-        if (!folder_.empty()) fs::remove_all(folder_);
-    }
-    void SetUp() override {
-        if (binary().empty()) GTEST_SKIP() << "WINNOW_BINARY does not name the winnow binary";
-    }
+    static void TearDownTestSuite() { program_.reset(); }
 
-    static std::string model() { return (folder_ / "tiny.gguf").string(); }
+    static std::string model() { return program_->path("tiny.gguf"); }
     static std::string file(const std::string& name, const std::string& text) {
-        const fs::path path = folder_ / name;
-        std::ofstream(path, std::ios::binary) << text;
-        return path.string();
+        return program_->file(name, text);
     }
-
-    static pid_t start(const std::vector<std::string>& args, const std::string& input = "") {
-        const std::string in = file("stdin", input);
-        posix_spawn_file_actions_t actions;
-        posix_spawn_file_actions_init(&actions);
-        posix_spawn_file_actions_addopen(&actions, 0, in.c_str(), O_RDONLY, 0);
-        constexpr int kCreate = O_WRONLY | O_CREAT | O_TRUNC;
-        posix_spawn_file_actions_addopen(&actions, 1, (folder_ / "out").c_str(), kCreate, 0600);
-        posix_spawn_file_actions_addopen(&actions, 2, (folder_ / "err").c_str(), kCreate, 0600);
-        std::string program = binary();
-        std::vector<std::string> copies = args;
-        std::vector<char*> words{program.data()};
-        for (std::string& word : copies) words.push_back(word.data());
-        words.push_back(nullptr);
-        pid_t child = -1;
-        const int failed =
-            posix_spawn(&child, program.c_str(), &actions, nullptr, words.data(), environ);
-        posix_spawn_file_actions_destroy(&actions);
-        return failed == 0 ? child : -1;
-    }
-
-    static Result finish(pid_t child) {
-        Result result;
-        int status = 0;
-        if (child < 0 || waitpid(child, &status, 0) != child) return result;
-        if (WIFEXITED(status)) result.code = WEXITSTATUS(status);
-        result.out = read_all(folder_ / "out");
-        result.err = read_all(folder_ / "err");
-        return result;
-    }
-
     static Result run(const std::vector<std::string>& args, const std::string& input = "") {
-        return finish(start(args, input));
+        return program_->run(args, input);
     }
     // `winnow <command> -m <tiny model> <more>`.
     static Result with_model(const std::string& command, std::vector<std::string> more,
@@ -115,19 +52,10 @@ class Cli : public ::testing::Test {
         return Json::parse(result.out, nullptr, false);
     }
 
-    // One message of at most 5 lines on stderr, nothing on stdout.
-    static void expect_error(const Result& result, int code, const std::string& part) {
-        EXPECT_EQ(result.code, code) << result.err;
-        EXPECT_EQ(result.out, "");
-        EXPECT_TRUE(result.err.starts_with("winnow: ")) << result.err;
-        EXPECT_LE(std::count(result.err.begin(), result.err.end(), '\n'), 5) << result.err;
-        EXPECT_NE(result.err.find(part), std::string::npos) << result.err << "lacks: " << part;
-    }
-
-    static fs::path folder_;
+    static std::unique_ptr<Program> program_;
 };
 
-fs::path Cli::folder_;
+std::unique_ptr<Program> Cli::program_;
 
 TEST_F(Cli, HelpAndVersionGoToStdout) {
     EXPECT_TRUE(run({"--version"}).out.starts_with("winnow "));
@@ -170,7 +98,8 @@ TEST_F(Cli, NumbersOutOfRangeExitWith2) {
         {"--min-p", "-0.1"},
         {"--top-k", "-1"},
         {"--seed", "-2"},
-        {"--nbits", "3"},
+        {"--nbits", "5"},
+        {"--nbits-v", "1"},
         {"--nbits", "1e1"},
         {"--nbits", "0"},
         {"--max-capacity-prompts", "0"},
@@ -319,6 +248,18 @@ TEST_F(Cli, ContextThatFillsEndsTheAnswer) {
     const Json object = run_json({"-p", "a", "-no-cnv", "-c", "12", "--ignore-eos"});
     EXPECT_EQ(object["stop"], "context");
     EXPECT_EQ(object["tokens"]["prompt"].get<int>() + object["tokens"]["generated"].get<int>(), 12);
+    // -c beyond the trained context (2,048) does not lift it; --allow-long does.
+    const std::string long_prompt(2000, '.');
+    const std::vector<std::string> args{"-p", long_prompt, "-no-cnv", "-c", "2060", "--ignore-eos"};
+    const auto seen = [&](const std::vector<std::string>& more) {
+        std::vector<std::string> all = args;
+        all.insert(all.end(), more.begin(), more.end());
+        const Json run = run_json(all);
+        EXPECT_EQ(run["stop"], "context");
+        return run["tokens"]["prompt"].get<int>() + run["tokens"]["generated"].get<int>();
+    };
+    EXPECT_EQ(seen({}), 2048);
+    EXPECT_EQ(seen({"--allow-long"}), 2060);
 }
 
 TEST_F(Cli, InspectListsAscendingPositionsAndScores) {
@@ -337,8 +278,14 @@ TEST_F(Cli, InspectListsAscendingPositionsAndScores) {
             EXPECT_TRUE(std::is_sorted(positions.begin(), positions.end()));
             EXPECT_EQ(head["scores"].size(), positions.size());
             EXPECT_TRUE(head["scores"].back().is_null());  // the window is kept by rule
+            const auto scored = std::count_if(head["scores"].begin(), head["scores"].end(),
+                                              [](const Json& score) { return score.is_number(); });
+            EXPECT_EQ(scored, 32);  // the others by their scores
         }
+        EXPECT_EQ(layer["budget"], 40);
     }
+    const Result full = with_model("inspect", {"-p", "some words", "--json", "-no-cnv"});
+    EXPECT_EQ(Json::parse(full.out)["layers"][0]["budget"], Json::parse(full.out)["tokens"].size());
     const Result map = with_model("inspect", {"-p", "some words", "--method", "full"});
     EXPECT_EQ(map.code, 0) << map.err;
     EXPECT_NE(map.out.find("budget"), std::string::npos);
@@ -360,6 +307,35 @@ TEST_F(Cli, MethodsAndInfoTellCosts) {
     EXPECT_NE(with_model("info", {}).out.find("trained context"), std::string::npos);
 }
 
+TEST_F(Cli, CalibrateWritesAFileThatRunTakes) {
+    const std::string text = file("corpus.txt", [] {
+        std::string words;
+        for (int i = 0; i < 180; ++i) words += "word " + std::to_string(i * i % 97) + " and ";
+        return words;
+    }());
+    const std::string levels = program_->path("levels.json");
+    const Result made = with_model("calibrate", {"-f", text, "-o", levels, "--tokens", "400"});
+    ASSERT_EQ(made.code, 0) << made.err;
+    EXPECT_EQ(made.out, "");
+    const std::vector<std::string> args{
+        "-f", text, "-no-cnv", "-n", "3", "--quant-method", "kvquant", "--nbits", "3"};
+    std::vector<std::string> with_levels = args;
+    with_levels.insert(with_levels.end(), {"--kvquant_codebook", levels});
+    const Json own = run_json(args), offline = run_json(with_levels);
+    EXPECT_NE(own["logits_hash"], offline["logits_hash"]);
+    EXPECT_EQ(offline["options"]["kvquant_codebook"], levels);
+
+    expect_error(with_model("calibrate", {"-f", text}), 2, "-o FILE");
+    expect_error(with_model("calibrate", {"-o", levels}), 2, "-f FILE");
+    expect_error(with_model("calibrate", {"-f", file("short.txt", "few"), "-o", levels}), 1, "256");
+    expect_error(with_model("calibrate", {"-f", text, "-o", "/no/such/levels.json"}), 1, "-o");
+    expect_error(with_model("calibrate", {"-f", text, "-o", program_->path("")}), 1, "-o");
+    with_levels.back() = file("bad.json", "{}");
+    expect_error(with_model("run", with_levels), 1, "bad.json");
+    with_levels[6] = "kivi";
+    expect_error(with_model("run", with_levels), 2, "--kvquant-codebook");
+}
+
 TEST_F(Cli, ChatReadsTurnsFromAPipe) {
     const std::vector<std::string> args{
         "-n", "4", "--ignore-eos", "--method", "streamingllm", "--max-capacity-prompts", "32"};
@@ -370,13 +346,14 @@ TEST_F(Cli, ChatReadsTurnsFromAPipe) {
 }
 
 TEST_F(Cli, InterruptExitsWith130) {
-    const pid_t child = start({"run", "-m", model(), "-p", "hello", "-n", "-1", "--ignore-eos",
-                               "--allow-long", "--method", "streamingllm"});
+    const pid_t child =
+        program_->start({"run", "-m", model(), "-p", "hello", "-n", "-1", "--ignore-eos",
+                         "--allow-long", "--method", "streamingllm"});
     ASSERT_GT(child, 0);
     // The first text of the answer shows that Ctrl-C is waited for.
-    for (int i = 0; i < 500 && read_all(folder_ / "out").empty(); ++i) usleep(10'000);
+    for (int i = 0; i < 500 && program_->out().empty(); ++i) usleep(10'000);
     kill(child, SIGINT);
-    const Result result = finish(child);
+    const Result result = program_->finish(child);
     EXPECT_EQ(result.code, 130) << result.err;
     EXPECT_NE(result.out, "");
 }

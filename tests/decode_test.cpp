@@ -134,7 +134,10 @@ void expect_budget_holds(const std::shared_ptr<const Model>& model, const CacheO
             for (int g = 0; g < layer.store->kv_heads(); ++g) {
                 ASSERT_LE(layer.store->span(g).tokens(), layer.budget[g] + slack) << i;
                 if (options.method != "pyramidkv") {
-                    ASSERT_EQ(layer.budget[g], options.max_capacity_prompts);
+                    // layerquant keeps as many bytes as max_capacity_prompts tokens at 16 bits.
+                    const int bits = layer.store->layout().spec.bits_k;
+                    const int share = filled.quant_method == "layerquant" ? 16 / bits : 1;
+                    ASSERT_EQ(layer.budget[g], options.max_capacity_prompts * share);
                 }
             }
         }
@@ -179,6 +182,14 @@ TEST_F(Decode, ThreeThousandTokensUnderACapOf512) {
     for (const char* method : {"streamingllm", "h2o", "snapkv", "pyramidkv", "random"}) {
         expect_budget_holds(model_, options(method, 512, "kivi", 4), prompt(40), 3000);
     }
+    for (const char* format : {"none", "hqq", "kvquant"}) {
+        const int bits = std::string(format) == "none" ? 16 : 2;
+        expect_budget_holds(model_, options("snapkv", 512, format, bits), prompt(40), 3000);
+    }
+    CacheOptions layerquant = options("snapkv", 512, "layerquant", 8);  // 1,024 tokens at 8 bits
+    layerquant.quant_layers_bits = 4;                                   // and 2,048 at 4
+    layerquant.quant_end_layers = 1;
+    expect_budget_holds(model_, layerquant, prompt(40), 3000);
 }
 
 // Head g of G keeps a (g + 1)th of twice the budget.

@@ -115,7 +115,7 @@ void expect_usage_error(const std::function<void()>& body, const std::string& ne
 TEST_F(Grid, EveryMethodWithEveryFormatAtEveryWidth) {
     for (const std::string& method : kMethods) {
         for (const std::string format : {"none", "kivi", "hqq", "kvquant", "layerquant"}) {
-            for (const int bits : {16, 8, 4, 2}) {
+            for (const int bits : {16, 8, 4, 3, 2}) {
                 SCOPED_TRACE(method + " " + format + " " + std::to_string(bits));
                 const CacheOptions o = options(method, format, bits);
                 if (method == "layerquant" && format != "layerquant") {
@@ -161,7 +161,7 @@ TEST_F(Grid, EveryMethodWithEveryFormatAtEveryWidth) {
 TEST_F(Grid, MoreBitsAreCloserToTheFullCache) {
     for (const std::string format : {"kivi", "hqq", "kvquant", "layerquant"}) {
         std::map<int, double> far;
-        for (const int bits : {16, 8, 4, 2}) {
+        for (const int bits : {16, 8, 4, 3, 2}) {
             far[bits] = divergence(forced_logits(options("full", format, bits)));
         }
         SCOPED_TRACE(format);
@@ -206,7 +206,7 @@ TEST_F(Grid, WrongOptionsNameTheirFlag) {
         o.max_capacity_prompts_ratio = 1.5;
     });
     refuse("--nbits is 5", [](CacheOptions& o) { o.nbits = 5; });
-    refuse("--nbits-k is 3", [](CacheOptions& o) { o.nbits_k = 3; });
+    refuse("--nbits-k is 6", [](CacheOptions& o) { o.nbits_k = 6; });
     refuse("--nbits-v is 32", [](CacheOptions& o) { o.nbits_v = 32; });
     refuse("--group-size", [](CacheOptions& o) { o.group_size = 24; });
     refuse("--group-size", [](CacheOptions& o) { o.group_size = 64; });  // D is 32

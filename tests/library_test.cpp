@@ -269,7 +269,7 @@ TEST_F(Library, WrongOptionsAreUsageErrors) {
     EXPECT_TRUE(refused({}, {.batch = 0}));
     EXPECT_TRUE(refused({}, {.context = -1}));
     EXPECT_TRUE(refused({.method = "snapvk", .quant_method = ""}, {}));
-    EXPECT_TRUE(refused({.quant_method = "kivi", .nbits = 3}, {}));
+    EXPECT_TRUE(refused({.quant_method = "kivi", .nbits = 5}, {}));
     EXPECT_TRUE(refused({.quant_method = "", .nbits = 4, .group_size = 48}, {}));
     EXPECT_TRUE(refused({.method = "snapkv", .max_capacity_prompts = 4, .quant_method = ""}, {}));
     EXPECT_THROW(Model::load(path("llama"), {.threads = -1}), Error);

@@ -34,7 +34,7 @@ std::string name_of(const Case& c) {
 std::vector<Case> cases() {
     std::vector<Case> all{{"none", 16, 16, 32, 32, 64, 0}, {"none", 16, 16, 8, 0, 80, 3}};
     for (const char* format : {"kivi", "hqq", "kvquant"}) {
-        for (const int bits : {2, 4, 8}) {
+        for (const int bits : {2, 3, 4, 8}) {
             all.push_back({format, bits, bits, 32, 32, 64, 0});
             all.push_back({format, bits, bits, 16, 0, 32, 5});
         }

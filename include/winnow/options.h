@@ -13,8 +13,8 @@ struct CacheOptions {
     std::string method = "full";              ///< pruning policy; see `winnow methods`
     int max_capacity_prompts = 0;             ///< tokens kept per kv head; 0: 512, `full`: all
     double max_capacity_prompts_ratio = 0.0;  ///< the same as a share of the prompt, (0, 1]
-    std::string quant_method;                 ///< storage format; see `winnow methods`
-    int nbits = 0;                            ///< 2, 4, 8 or 16, for K and V
+    std::string quant_method{};               ///< storage format; see `winnow methods`
+    int nbits = 0;                            ///< 2, 3, 4, 8 or 16, for K and V
     int nbits_k = 0;                          ///< overrides nbits for K
     int nbits_v = 0;                          ///< overrides nbits for V
     int group_size = 32;                      ///< tokens or channels that share a scale
@@ -24,7 +24,8 @@ struct CacheOptions {
     int quant_layers_bits = 2;           ///< layerquant: bits of the layers in the range
     int quant_begin_layers = 0;          ///< layerquant: first layer of the range
     int quant_end_layers = 0;            ///< layerquant: one past its last layer
-    double outlier_threshold = 0.0;      ///< kvquant: abs(x) above it stays exact
+    double outlier_threshold = 0.0;      ///< hqq, kvquant: abs(x) above it stays exact
+    std::string kvquant_codebook{};      ///< kvquant: a file of `winnow calibrate`
     int window_size = 0;                 ///< newest tokens that are always kept, W
     int kernel_size = 7;                 ///< snapkv, pyramidkv, r_kv: pooling width, odd
     std::string pooling = "max";         ///< snapkv: max or avg
@@ -48,7 +49,7 @@ void visit_cache_options(Options& o, Visitor&& v) {
       "the same as a share of the prompt, above 0 and at most 1");
     v("quant-method", o.quant_method,
       "how to store them: none, kivi, hqq, kvquant, rotated, kvarn, graded, layerquant");
-    v("nbits", o.nbits, "bits of a stored number: 2, 4, 8 or 16");
+    v("nbits", o.nbits, "bits of a stored number: 2, 3, 4, 8 or 16");
     v("nbits-k", o.nbits_k, "bits of K where they differ from --nbits");
     v("nbits-v", o.nbits_v, "bits of V where they differ from --nbits");
     v("group-size", o.group_size, "numbers that share a scale and a zero");
@@ -58,7 +59,10 @@ void visit_cache_options(Options& o, Visitor&& v) {
     v("quant-layers-bits", o.quant_layers_bits, "layerquant: bits of the layers in the range");
     v("quant-begin-layers", o.quant_begin_layers, "layerquant: first layer of the range");
     v("quant-end-layers", o.quant_end_layers, "layerquant: one past the last layer of the range");
-    v("outlier-threshold", o.outlier_threshold, "kvquant: larger magnitudes stay exact");
+    v("outlier-threshold", o.outlier_threshold,
+      "hqq, kvquant: larger magnitudes stay exact (kvquant: at most 1 % of them)");
+    v("kvquant-codebook", o.kvquant_codebook,
+      "kvquant: levels from a file of `winnow calibrate`, not from the prompt");
     v("window-size", o.window_size, "newest tokens that are always kept (default the method's)");
     v("kernel-size", o.kernel_size, "snapkv, pyramidkv, r_kv: pooling width, odd");
     v("pooling", o.pooling, "snapkv, pyramidkv, r_kv: max or avg");

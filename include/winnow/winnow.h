@@ -66,7 +66,8 @@ struct ChatMessage {
 class WINNOW_API Model {
   public:
     /// Reads a GGUF file. Throws a failure Error that names the file when it is damaged, of an
-    /// architecture we do not have, or larger than memory.
+    /// architecture we do not have, or larger than memory. The file is mapped: it must not be
+    /// shortened while the model lives, or the system ends the process by SIGBUS.
     static std::shared_ptr<const Model> load(const std::string& path,
                                              const LoadOptions& options = {});
     ~Model();
@@ -131,6 +132,14 @@ struct SessionOptions {
     int batch = 512;           ///< prompt tokens per chunk of prefill
     bool keep_scores = false;  ///< remember the scores of kept tokens for kept(); not counted
 };
+
+/// Fits kvquant's levels for 2, 3, 4 and 8 bits on a text of at least 256 tokens, and returns a
+/// file for CacheOptions::kvquant_codebook as text. Each number is weighted by the squared change
+/// of its head's attention output (2401.18079 uses gradients of the loss). Holds the K, V and
+/// queries of up to 2,048 tokens.
+WINNOW_API std::string calibrate_kvquant(const std::shared_ptr<const Model>& model,
+                                         std::span<const std::int32_t> tokens,
+                                         const ProgressCallback& progress = {});
 
 /// What lies in a cache at one precision.
 struct PrecisionStats {

@@ -267,6 +267,23 @@ void affine_unpack(const FormatSpec& spec, Side side, AffineZero zero_kind, cons
     }
 }
 
+float affine_value(const FormatSpec& spec, Side side, AffineZero zero_kind,
+                   const std::uint8_t* tile, int token, int channel) {
+    const Block block(spec, side);
+    const int t = token % block.group;
+    const std::uint8_t* data = tile + block.bytes * static_cast<Size>(token / block.group);
+    const bool per_channel = block.axis == 0;
+    const int at = per_channel ? channel : channel / block.group * block.group + t;
+    const float scale = f16_to_f32(load_f16(data + 2 * at));
+    const float zero = f16_to_f32(load_f16(data + 2 * block.scales + 2 * at));
+    const std::uint8_t* run =
+        data + block.codes() + static_cast<Size>(per_channel ? channel : t) * block.run;
+    const auto code =
+        static_cast<float>(per_channel ? unpack_code(block.bits, run, block.group, t)
+                                       : unpack_code(block.bits, run, block.head_dim, channel));
+    return zero_kind == AffineZero::value ? code * scale + zero : (code - zero) * scale;
+}
+
 void affine_dot_k_reference(const FormatSpec& spec, AffineZero zero, const TileView& tile,
                             const float* q, int heads, float* scores, std::size_t stride) {
     if (spec.bits_k == 16) return f16_rows_dot_k_reference(spec, tile, q, heads, scores, stride);

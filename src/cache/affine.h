@@ -46,6 +46,10 @@ void affine_dot_k(const FormatSpec& spec, AffineZero zero, const TileView& tile,
 void affine_add_v(const FormatSpec& spec, AffineZero zero, const TileView& tile,
                   const float* weights, std::size_t stride, int heads, float* out);
 
+/// One restored element: token `token` of the tile, channel `channel`. For a packed side only.
+float affine_value(const FormatSpec& spec, Side side, AffineZero zero, const std::uint8_t* tile,
+                   int token, int channel);
+
 // The scalar references of the two kernels; also used where kernels/packed.h has no fast one.
 void affine_dot_k_reference(const FormatSpec& spec, AffineZero zero, const TileView& tile,
                             const float* q, int heads, float* scores, std::size_t stride);

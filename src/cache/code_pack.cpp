@@ -46,6 +46,12 @@ void unpack_run(int bits, const std::uint8_t* packed, int count, Code* codes) {
     }
 }
 
+// Code `index` of one plane.
+int plane_code(int width, const std::uint8_t* packed, int count, int index) {
+    const int stride = count * width / 8;
+    return packed[index % stride] >> (index / stride * width) & ((1 << width) - 1);
+}
+
 }  // namespace
 
 void pack_codes(int bits, const std::uint8_t* codes, int count, std::uint8_t* out) {
@@ -68,6 +74,12 @@ void unpack_codes(int bits, const std::uint8_t* packed, int count, std::uint8_t*
 
 void unpack_codes(int bits, const std::uint8_t* packed, int count, float* codes) {
     unpack_run(bits, packed, count, codes);
+}
+
+int unpack_code(int bits, const std::uint8_t* packed, int count, int index) {
+    if (bits != 3) return plane_code(bits, packed, count, index);
+    return plane_code(2, packed, count, index) | plane_code(1, packed + count / 4, count, index)
+                                                     << 2;
 }
 
 }  // namespace winnow

@@ -23,4 +23,7 @@ void pack_codes(int bits, const std::uint8_t* codes, int count, std::uint8_t* ou
 void unpack_codes(int bits, const std::uint8_t* packed, int count, std::uint8_t* codes);
 void unpack_codes(int bits, const std::uint8_t* packed, int count, float* codes);
 
+/// Code `index` of one run.
+int unpack_code(int bits, const std::uint8_t* packed, int count, int index);
+
 }  // namespace winnow

@@ -10,14 +10,22 @@ namespace {
 
 constexpr int kLloydSteps = 50;
 
-// Between the quantile and the even grid: quantiles alone leave too few levels in the tails.
-std::vector<double> start_levels(const std::vector<float>& sorted, std::size_t count) {
+// Between the quantile and the even grid: quantiles alone leave too few levels in the tails. Levels
+// belong where the cube root of the weights lies, as a step h costs weight * h^3.
+std::vector<double> start_levels(const std::vector<WeightedSample>& sorted, std::size_t count) {
+    std::vector<double> shares{0.0};
+    for (const WeightedSample& sample : sorted) {
+        shares.push_back(shares.back() + std::cbrt(static_cast<double>(sample.weight)));
+    }
+    if (shares.back() == 0.0) std::iota(shares.begin(), shares.end(), 0.0);
     std::vector<double> levels(count);
-    const double low = sorted.front(), high = sorted.back();
+    const double low = sorted.front().value, high = sorted.back().value;
     for (std::size_t i = 0; i < count; ++i) {
         const double part = (static_cast<double>(i) + 0.5) / static_cast<double>(count);
-        const auto at = static_cast<std::size_t>(part * static_cast<double>(sorted.size()));
-        levels[i] = 0.5 * (static_cast<double>(sorted[at]) + low + part * (high - low));
+        const auto after = std::upper_bound(shares.begin(), shares.end(), part * shares.back());
+        const auto at = std::min<std::ptrdiff_t>(after - shares.begin(), std::ssize(sorted)) - 1;
+        levels[i] = 0.5 * (static_cast<double>(sorted[static_cast<std::size_t>(at)].value) + low +
+                           part * (high - low));
     }
     return levels;
 }
@@ -50,12 +58,26 @@ Normal normalise(const float* x, int length, int slots, float threshold) {
 }
 
 void fit_codebook(std::vector<float>& samples, int bits, float* levels) {
+    std::vector<WeightedSample> alike;
+    alike.reserve(samples.size());
+    for (const float sample : samples) alike.push_back({sample, 1.0F});
+    fit_codebook(alike, bits, levels);
+}
+
+void fit_codebook(std::vector<WeightedSample>& samples, int bits, float* levels) {
     const std::size_t count = std::size_t{1} << bits;
-    if (samples.empty()) samples = {-1.0F, 1.0F};
-    std::sort(samples.begin(), samples.end());
-    std::vector<double> prefix(samples.size() + 1, 0.0);
+    if (samples.empty()) samples = {{-1.0F, 1.0F}, {1.0F, 1.0F}};
+    std::sort(samples.begin(), samples.end(), [](const WeightedSample& a, const WeightedSample& b) {
+        return a.value != b.value ? a.value < b.value : a.weight < b.weight;
+    });
+    double total = 0.0;
+    for (const WeightedSample& sample : samples) total += static_cast<double>(sample.weight);
+    const double least = total > 0.0 ? 0.0 : 1.0;
+    std::vector<double> weights(samples.size() + 1, 0.0), sums(samples.size() + 1, 0.0);
     for (std::size_t i = 0; i < samples.size(); ++i) {
-        prefix[i + 1] = prefix[i] + static_cast<double>(samples[i]);
+        const double weight = static_cast<double>(samples[i].weight) + least;
+        weights[i + 1] = weights[i] + weight;
+        sums[i + 1] = sums[i] + weight * static_cast<double>(samples[i].value);
     }
     std::vector<double> centre = start_levels(samples, count);
     for (int step = 0; step < kLloydSteps; ++step) {
@@ -66,12 +88,14 @@ void fit_codebook(std::vector<float>& samples, int bits, float* levels) {
             if (i + 1 < count) {
                 const double edge = 0.5 * (centre[i] + centre[i + 1]);
                 const auto end = std::upper_bound(
-                    samples.begin() + static_cast<std::ptrdiff_t>(first), samples.end(), edge);
+                    samples.begin() + static_cast<std::ptrdiff_t>(first), samples.end(), edge,
+                    [](double value, const WeightedSample& sample) {
+                        return value < static_cast<double>(sample.value);
+                    });
                 last = static_cast<std::size_t>(end - samples.begin());
             }
-            if (last > first) {
-                const double mean =
-                    (prefix[last] - prefix[first]) / static_cast<double>(last - first);
+            if (weights[last] > weights[first]) {
+                const double mean = (sums[last] - sums[first]) / (weights[last] - weights[first]);
                 moved = moved || mean != centre[i];
                 centre[i] = mean;
             }

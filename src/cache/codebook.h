@@ -32,6 +32,14 @@ Normal normalise(const float* x, int length, int slots, float threshold);
 /// Without samples the levels are even over [-1, 1].
 void fit_codebook(std::vector<float>& samples, int bits, float* levels);
 
+/// A number to fit to, and how much its error counts (0 or more).
+struct WeightedSample {
+    float value;
+    float weight;
+};
+/// The same for samples of different weight; weights that are all 0 count alike.
+void fit_codebook(std::vector<WeightedSample>& samples, int bits, float* levels);
+
 /// The nearest level of a value, by the midpoints between levels.
 class Nearest {
   public:

@@ -37,8 +37,9 @@ struct TileView {
 };
 
 /// Tokens are stored in tiles of whole groups (multiples of group_size). A tile of n tokens takes
-/// exactly bytes(spec, side, n) bytes. Where tile_tokens is null, tiles laid end to end read as one
-/// longer tile, so kernels are given long runs. All functions are pure and thread-safe.
+/// exactly bytes(spec, side, n) bytes, or what measure() says. Where tile_tokens is null, tiles
+/// laid end to end read as one longer tile, so kernels are given long runs. All functions are pure
+/// and thread-safe.
 struct Format {
     const char* name;
     const char* paper;       ///< arXiv id, or ""
@@ -60,6 +61,12 @@ struct Format {
     /// The most tokens one tile may hold; null: any number, and tiles can be joined.
     int (*tile_tokens)(const FormatSpec& spec) = nullptr;
     std::size_t (*bytes)(const FormatSpec& spec, Side side, int tokens) = nullptr;
+    /// Bytes of a tile of just these rows [tokens][D], where that depends on their numbers; bytes()
+    /// is then the least. Needs tile_tokens. Null: bytes().
+    std::size_t (*measure)(const FormatSpec& spec, Side side, const float* rows,
+                           int tokens) = nullptr;
+    /// What stands in for this format where outlier_threshold is set; null: check() decides.
+    const Format* with_outliers = nullptr;
 
     /// Floats of fitted data per layer; null or 0: none. Counted in the cache's bytes.
     int (*side_floats)(const FormatSpec& spec) = nullptr;

@@ -80,6 +80,19 @@ int LayerStore::tokens(int g) const {
     return total;
 }
 
+void LayerStore::use_side_data(std::span<const float> data) {
+    if (data.empty()) {
+        return;
+    }
+    Buffer<float>& side = side_[0];
+    if (data.size() != side.size()) {
+        throw failure("a layer's fitted data has " + std::to_string(data.size()) +
+                      " numbers, but its format takes " + std::to_string(side.size()) + ".");
+    }
+    std::copy(data.begin(), data.end(), side.data());
+    fitted_ = true;
+}
+
 int LayerStore::longest() const {
     int most = 0;
     for (int g = 0; g < kv_heads_; ++g) {

@@ -46,6 +46,9 @@ class LayerStore {
     int first_of(int g, int tier) const;
     /// Storage indices of head g's tokens by ascending position.
     std::vector<std::int32_t> by_position(int g) const;
+    /// Takes the first tier's fitted data from elsewhere instead of fitting it; does nothing for an
+    /// empty one.
+    void use_side_data(std::span<const float> data);
 
     /// Adds one token's rows [G][D] f32 to every span. abs(x) > 65504 is clamped.
     void append(const float* k, const float* v, std::int32_t position);

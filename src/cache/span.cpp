@@ -132,18 +132,22 @@ void Span::pack_tile(const f16* k, const f16* v, int first, int count, const flo
     std::vector<float> rows(static_cast<std::size_t>(std::min(most, count)) * dims());
     for (int done = 0; done < count;) {
         const int n = std::min(most, count - done);
-        const std::size_t k_bytes = format.bytes(spec, Side::key, n);
-        const std::size_t v_bytes = format.bytes(spec, Side::value, n);
-        make_room(packed_k_, packed_k_used_ + k_bytes, layout_->exact_room);
-        make_room(packed_v_, packed_v_used_ + v_bytes, layout_->exact_room);
+        const auto size = [&](Side side) {
+            return format.measure != nullptr ? format.measure(spec, side, rows.data(), n)
+                                             : format.bytes(spec, side, n);
+        };
         widen(k + done * dims(), rows.data(), n * dims());
         if (layout_->pre_rope()) {
             for (int t = 0; t < n; ++t) {
                 layout_->rope->unrotate(rows.data() + t * dims(), position(first + done + t));
             }
         }
+        const std::size_t k_bytes = size(Side::key);
+        make_room(packed_k_, packed_k_used_ + k_bytes, layout_->exact_room);
         format.pack(spec, Side::key, rows.data(), n, side_data, packed_k_.data() + packed_k_used_);
         widen(v + done * dims(), rows.data(), n * dims());
+        const std::size_t v_bytes = size(Side::value);
+        make_room(packed_v_, packed_v_used_ + v_bytes, layout_->exact_room);
         format.pack(spec, Side::value, rows.data(), n, side_data,
                     packed_v_.data() + packed_v_used_);
         const bool joins = format.tile_tokens == nullptr && !tiles_.empty();

@@ -26,7 +26,8 @@ void require_int(bool right, const char* flag, int found, const char* wanted) {
 }
 
 void require_bits(const char* flag, int bits) {
-    require_int(bits == 2 || bits == 4 || bits == 8 || bits == 16, flag, bits, "2, 4, 8 or 16");
+    require_int((bits >= 2 && bits <= 4) || bits == 8 || bits == 16, flag, bits,
+                "2, 3, 4, 8 or 16");
 }
 
 void check_ranges(const CacheOptions& o) {
@@ -99,6 +100,9 @@ FormatSpec spec_of(const CacheOptions& o, int head_dim, int layer) {
     spec.key_axis = o.key_axis;
     spec.value_axis = o.value_axis;
     spec.outlier_threshold = static_cast<float>(o.outlier_threshold);
+    if (spec.outlier_threshold > 0.0F && spec.format->with_outliers != nullptr) {
+        spec.format = spec.format->with_outliers;
+    }
     // At 16 bits every format is plain rows, and a pre-RoPE one has nothing to turn back.
     if (spec.bits_k == 16 && spec.bits_v == 16) {
         spec.format = &find_format("none");
@@ -153,6 +157,8 @@ CacheOptions fill_defaults(CacheOptions o) {
     } else if (o.max_capacity_prompts == 0 && o.max_capacity_prompts_ratio == 0.0) {
         o.max_capacity_prompts = kDefaultCap;
     }
+    require(o.kvquant_codebook.empty() || o.quant_method == "kvquant", "kvquant-codebook",
+            "'" + o.kvquant_codebook + "'", "left out where --quant-method is not kvquant");
     const int fixed = o.n_sink + o.window_size;
     require(o.max_capacity_prompts == 0 || o.max_capacity_prompts >= fixed, "max-capacity-prompts",
             std::to_string(o.max_capacity_prompts),

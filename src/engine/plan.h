@@ -15,7 +15,8 @@ namespace winnow {
 /// One layer's part of a plan.
 struct LayerPlan {
     SpanLayout layout;
-    double cap_factor = 1.0;  ///< tokens this layer keeps per token of the cap (layerquant)
+    std::vector<float> side_data;  ///< the format's levels where a file gave them, else empty
+    double cap_factor = 1.0;       ///< tokens this layer keeps per token of the cap (layerquant)
 };
 
 /// What the options mean for a model. Copied into each session.

@@ -2,6 +2,7 @@
 #include <bit>
 #include <cstring>
 
+#include "engine/codebook_file.h"
 #include "engine/decode.h"
 #include "engine/prefill.h"
 #include "engine/session_impl.h"
@@ -26,21 +27,24 @@ void Session::Impl::check_tokens(std::span<const std::int32_t> tokens) const {
     }
     const std::uint64_t end = static_cast<std::uint64_t>(position) + tokens.size();
     const bool trained = end <= static_cast<std::uint64_t>(hparams().trained_context);
+    if (!trained && !options.allow_long && context() >= hparams().trained_context) {
+        throw usage_error("this needs " + std::to_string(end) +
+                          " positions, but the model was trained for " +
+                          std::to_string(hparams().trained_context) +
+                          "; shorten the prompt, or use --allow-long to go on.");
+    }
     if (end > static_cast<std::uint64_t>(context()) &&
         (options.context > 0 || !options.allow_long)) {
         throw usage_error("this needs " + std::to_string(end) + " positions, but the context has " +
                           std::to_string(context()) + "; shorten the prompt or raise -c.");
     }
-    if (!trained && !options.allow_long) {
-        throw usage_error(
-            "this needs " + std::to_string(end) + " positions, but the model was trained for " +
-            std::to_string(hparams().trained_context) + "; use --allow-long to go on.");
-    }
 }
 
 std::unique_ptr<LayerStore> Session::Impl::new_store(int layer) {
-    return std::make_unique<LayerStore>(plan.layers[layer].layout, hparams().kv_heads,
-                                        hparams().query_heads, plan.memory, &cache, &policy);
+    auto store = std::make_unique<LayerStore>(plan.layers[layer].layout, hparams().kv_heads,
+                                              hparams().query_heads, plan.memory, &cache, &policy);
+    store->use_side_data(plan.layers[layer].side_data);
+    return store;
 }
 
 std::size_t Session::Impl::cache_bytes() const {
@@ -79,6 +83,7 @@ Session::Session(std::shared_ptr<const Model> model, const CacheOptions& cache,
     impl_->model = std::move(model);
     impl_->options = options;
     impl_->plan = make_plan(cache, impl_->hparams(), impl_->m().rope);
+    use_codebook(impl_->plan, *impl_->model);
     impl_->layers.resize(impl_->hparams().layers);
     for (int layer = 0; layer < impl_->hparams().layers; ++layer) {
         impl_->layers[layer].store = impl_->new_store(layer);
@@ -126,7 +131,9 @@ void Session::score(std::span<const std::int32_t> tokens,
 }
 
 Session Session::clone() const {
-    Session copy(impl_->model, impl_->plan.options, impl_->options);
+    CacheOptions options = impl_->plan.options;
+    options.kvquant_codebook.clear();  // the plan holds what the file said
+    Session copy(impl_->model, options, impl_->options);
     Impl& to = *copy.impl_;
     to.plan = impl_->plan;  // the stores point at its RoPE table
     for (std::size_t layer = 0; layer < impl_->layers.size(); ++layer) {

@@ -1,5 +1,6 @@
 // What a session tells about its cache.
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <utility>
 
@@ -86,7 +87,9 @@ std::vector<KeptLayer> Session::kept() const {
     std::vector<KeptLayer> layers;
     for (const SessionLayer& from : impl_->layers) {
         KeptLayer& layer = layers.emplace_back();
+        // A policy without a limit allows what there is.
         layer.budget = from.budget.empty() ? 0 : from.budget.front();
+        layer.budget = layer.budget == INT_MAX ? impl_->position : layer.budget;
         const LayerStore& store = *from.store;
         for (int g = 0; g < store.kv_heads(); ++g) {
             KeptHead& head = layer.heads.emplace_back();

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fstream>
 
+#include "cli/files.h"
 #include "cli/terminal.h"
 
 namespace winnow::bench {
@@ -112,10 +113,8 @@ void save_baseline(const std::string& path, const std::vector<std::string>& flag
     } else {
         entries.push_back(std::move(entry));
     }
-    std::ofstream file(path);
-    file << json.dump(1, ' ', false, Json::error_handler_t::replace) << "\n";
-    if (!file.flush())
-        throw failure("--save-baseline names " + path + ", which cannot be written.");
+    cli::replace_file("--save-baseline", path,
+                      json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
 Comparison compare(const BaselineEntry& entry, const std::vector<Result>& results) {

@@ -24,11 +24,11 @@ constexpr std::array<Pair, 5> kShortNames{{
 }};
 
 constexpr std::string_view kBitsOfK =
-    "choose the format of the cache by --quant-method and the bits of K by --nbits-k (2, 4, 8 or "
-    "16)";
+    "choose the format of the cache by --quant-method and the bits of K by --nbits-k (2, 3, 4, "
+    "8 or 16)";
 constexpr std::string_view kBitsOfV =
-    "choose the format of the cache by --quant-method and the bits of V by --nbits-v (2, 4, 8 or "
-    "16)";
+    "choose the format of the cache by --quant-method and the bits of V by --nbits-v (2, 3, 4, "
+    "8 or 16)";
 constexpr std::string_view kAttention =
     "leave it out: attention always reads the packed cache in one pass; --quant-method and "
     "--nbits say how it is packed";

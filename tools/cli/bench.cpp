@@ -2,10 +2,7 @@
 #include <winnow/winnow.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
-#include <cstring>
-#include <fstream>
 #include <set>
 #include <tuple>
 
@@ -15,6 +12,7 @@
 #include "bench/report.h"
 #include "bench/tokens.h"
 #include "commands.h"
+#include "files.h"
 #include "flags.h"
 #include "generate.h"
 #include "prompt.h"
@@ -54,7 +52,7 @@ std::unique_ptr<CLI::App> bench_parser(BenchFlags& f) {
     add(what, {"--context", "LIST", "prompt tokens; 1 is an empty context"}, f.contexts);
     add(what, {"--method", "LIST", "which tokens to keep; `full` has no cap"}, f.methods);
     add(what, {"--quant-method", "LIST", "how to store them"}, f.quant_methods);
-    add(what, {"--nbits", "LIST", "bits of a stored number: 2, 4, 8 or 16"}, f.nbits);
+    add(what, {"--nbits", "LIST", "bits of a stored number: 2, 3, 4, 8 or 16"}, f.nbits);
     add(what, {"--max-capacity-prompts,--max-capacity-prompt", "LIST", "tokens kept per kv head"},
         f.caps);
     add(what, {"--sessions", "LIST", "sessions decoded in one step"}, f.sessions);
@@ -201,23 +199,6 @@ void check_length(const BenchFlags& f, const bench::Settings& settings, const Mo
                       "for.");
 }
 
-void check_writable(const char* flag, const std::string& path) {
-    if (path.empty()) return;
-    errno = 0;
-    if (std::ofstream(path, std::ios::app)) return;
-    throw failure(std::string(flag) + " names " + path +
-                  ", which cannot be written: " + std::strerror(errno != 0 ? errno : EIO) + ".");
-}
-
-void write_file(const char* flag, const std::string& path, const std::string& text) {
-    if (path.empty()) return;
-    std::ofstream file(path, std::ios::binary);
-    file << text;
-    if (!file.flush()) {
-        throw failure(std::string(flag) + " names " + path + ", which could not be written.");
-    }
-}
-
 // One line that stays in place on a terminal, a line each elsewhere.
 class ProgressLines {
   public:
@@ -259,8 +240,10 @@ bench::Report run_bench(const std::shared_ptr<const Model>& model, const bench::
 
 void write_report(const BenchFlags& f, const bench::Report& report,
                   const bench::Comparison* comparison) {
-    write_file("--csv", f.csv, bench::report_csv(report));
-    write_file("--svg", f.svg, bench::chart_svg(bench::report_chart(report)));
+    if (!f.csv.empty()) replace_file("--csv", f.csv, bench::report_csv(report));
+    if (!f.svg.empty()) {
+        replace_file("--svg", f.svg, bench::chart_svg(bench::report_chart(report)));
+    }
     if (f.options.json) {
         Json object = bench::report_json(report);
         if (comparison != nullptr) {
@@ -335,8 +318,8 @@ int bench_command(const Arguments& args) {
     if (!f.save_baseline.empty() && f.against.empty()) {
         throw usage_error("--save-baseline notes ratios, which need --against llama.cpp.");
     }
-    check_writable("--csv", f.csv);
-    check_writable("--svg", f.svg);
+    if (!f.csv.empty()) check_writable("--csv", f.csv);
+    if (!f.svg.empty()) check_writable("--svg", f.svg);
 
     const InterruptScope interrupts;
     const auto model = load_model(f.options);

@@ -12,7 +12,7 @@
 
 namespace winnow::cli {
 
-constexpr std::array<int, 4> kBitWidths{16, 8, 4, 2};
+constexpr std::array<int, 5> kBitWidths{16, 8, 4, 3, 2};
 
 struct FormatCost {
     std::string format;

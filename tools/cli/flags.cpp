@@ -107,9 +107,10 @@ void add_cache_flags(CLI::App& parser, CacheOptions& cache, bool listed_too) {
         std::string names = "--" + std::string(name);
         // The paper's scripts have this one both ways.
         if (names == "--max-capacity-prompts") names += ",--max-capacity-prompt";
-        const char* value = std::is_same_v<Field, std::string> ? "NAME"
-                            : std::is_integral_v<Field>        ? "N"
-                                                               : "X";
+        const char* value = names == "--kvquant-codebook"        ? "FILE"
+                            : std::is_same_v<Field, std::string> ? "NAME"
+                            : std::is_integral_v<Field>          ? "N"
+                                                                 : "X";
         Flag flag{names, value, help};
         refuse_zero(flag);
         make(flag, field);

@@ -68,9 +68,9 @@ const char* stop_name(Stop stop) {
 }
 
 int context_limit(const Options& options, const ModelInfo& info) {
-    if (options.ctx_size > 0) return options.ctx_size;
     const bool known = info.trained_context > 0 && !options.allow_long;
-    return known ? info.trained_context : std::numeric_limits<int>::max();
+    const int trained = known ? info.trained_context : std::numeric_limits<int>::max();
+    return options.ctx_size > 0 ? std::min(options.ctx_size, trained) : trained;
 }
 
 std::string context_note(int limit) {

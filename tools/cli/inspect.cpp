@@ -87,7 +87,9 @@ int inspect_command(const Arguments& args) {
     const auto model = load_model(options);
     const auto tokens = prompt_tokens(*model, options, texts);
     if (options.verbose_prompt) write_err(show_tokens(*model, tokens));
-    Session session(model, options.cache, session_options(options));
+    SessionOptions settings = session_options(options);
+    settings.keep_scores = true;
+    Session session(model, options.cache, settings);
     {
         ProgressBar bar(!options.json);
         session.prefill(tokens, bar.callback());

@@ -20,15 +20,16 @@ struct Command {
     int (*run)(const Arguments& args);
 };
 
-constexpr std::array<Command, 7> kCommands{{
+constexpr auto kCommands = std::to_array<Command>({
     {"run", "answer a prompt", run_command},
     {"chat", "talk over one compressed cache", chat_command},
     {"inspect", "show which tokens of a prompt are kept", inspect_command},
     {"methods", "list the pruning methods and the cache formats", methods_command},
     {"info", "show a model's shape and what its cache costs", info_command},
+    {"calibrate", "fit kvquant's levels for a model on a text", calibrate_command},
     {"bench", "measure prefill and decode, also beside llama.cpp", bench_command},
     {"report", "turn results of `winnow eval` into a page, charts and CSV", report_command},
-}};
+});
 
 constexpr int kFailure = 1;
 constexpr int kUsage = 2;
@@ -116,6 +117,7 @@ std::shared_ptr<const Model> load_model(const Options& options) {
     }
     LoadOptions load;
     load.threads = options.threads;
+    explain_lost_file(options.model);
     auto model = Model::load(options.model, load);
     throw_if_interrupted();
     return model;

@@ -27,8 +27,13 @@ std::string read_file(const std::string& flag, const std::string& path) {
     errno = 0;
     std::ifstream stream(path, std::ios::binary);
     std::string text;
-    if (stream) text = read_stream(stream);
-    if (!stream.is_open() || stream.bad()) {
+    bool broken = !stream.is_open();
+    try {
+        if (!broken) text = read_stream(stream);
+    } catch (const std::ios_base::failure&) {
+        broken = true;  // the iterators throw where a read fails
+    }
+    if (broken || stream.bad()) {
         throw failure(flag + " names " + path +
                       ", which cannot be read: " + std::strerror(errno != 0 ? errno : EIO) + ".");
     }

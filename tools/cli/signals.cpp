@@ -1,5 +1,6 @@
 #include "signals.h"
 
+#include <unistd.h>
 #include <winnow/error.h>
 
 namespace winnow::cli {
@@ -9,6 +10,16 @@ volatile std::sig_atomic_t pressed = 0;
 
 extern "C" void on_interrupt(int) {
     pressed = 1;
+}
+
+// Written before the handler can run, as a handler may not allocate.
+char lost_file[1024];
+std::size_t lost_file_size = 0;
+
+extern "C" void on_lost_file(int) {
+    // Nothing can be done about a failing write here.
+    [[maybe_unused]] const auto written = write(STDERR_FILENO, lost_file, lost_file_size);
+    _exit(1);
 }
 
 }  // namespace
@@ -25,6 +36,16 @@ InterruptScope::InterruptScope() {
 
 InterruptScope::~InterruptScope() {
     sigaction(SIGINT, &previous_, nullptr);
+}
+
+void explain_lost_file(const std::string& path) {
+    const std::string message =
+        "\nwinnow: '" + path.substr(0, 700) + "': the file was shortened while it was in use.\n";
+    lost_file_size = message.copy(lost_file, sizeof lost_file);
+    struct sigaction action {};
+    action.sa_handler = on_lost_file;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGBUS, &action, nullptr);
 }
 
 bool interrupted() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <csignal>
+#include <string>
 
 namespace winnow::cli {
 
@@ -19,6 +20,10 @@ class InterruptScope {
 
 /// Whether Ctrl-C was pressed since the newest InterruptScope began.
 bool interrupted();
+
+/// A model file is mapped, and one that someone else shortens meanwhile would end the process by a
+/// signal at the next read. From here on it ends with a message about `path` and exit code 1.
+void explain_lost_file(const std::string& path);
 
 /// Throws an Error of kind stopped when interrupted().
 void throw_if_interrupted();

@@ -9,12 +9,15 @@
 //   axis 0:  scales [D] f16 | zeros [D] f16 | codes [D][n], B bits each
 //   axis 1:  scales [D/n][n] f16 | zeros [D/n][n] f16 | codes [n][D], B bits each
 // A constant group has s = its value, zero = -1 and codes 0.
+//
+// With --outlier-threshold, values beyond it are exact: cache/affine_outliers.h draws that tile.
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
 
 #include "cache/affine.h"
+#include "cache/affine_outliers.h"
 #include "cache/format.h"
 #include "cache/rows.h"
 
@@ -109,20 +112,53 @@ void solve(const float* x, int count, int bits, f16& scale, f16& zero, std::uint
         codes[i] = static_cast<std::uint8_t>(code_of(x[i], s, best, top));
 }
 
+constexpr const char* kSummary =
+    "affine groups whose zero is solved for (half-quadratic), any axis";
+constexpr const char* kDepartures =
+    "The solver stops group by group and keeps the best zero, which is f16 at every step; the "
+    "official code stops for a whole tensor and may round the zero to an integer. "
+    "--outlier-threshold keeps larger magnitudes exactly, at 4 bytes each.";
+
+const Format kWithOutliers{
+    .name = "hqq",
+    .paper = "",
+    .summary = kSummary,
+    .departures = kDepartures,
+    .default_key_axis = 0,
+    .default_value_axis = 1,
+    .check = outlier_check,
+    .tile_tokens = outlier_tile_tokens,
+    .bytes = outlier_bytes,
+    .measure = outlier_measure,
+    .pack = [](const FormatSpec& spec, Side side, const float* rows, int tokens, const float*,
+               std::uint8_t* out) { outlier_pack(spec, side, solve, rows, tokens, out); },
+    .unpack = [](const FormatSpec& spec, Side side, const TileView& tile,
+                 float* rows) { outlier_unpack(spec, side, AffineZero::code, tile, rows); },
+    .dot_k =
+        [](const FormatSpec& spec, const TileView& tile, const float* q, int heads, float* scores,
+           std::size_t stride) {
+            outlier_dot_k(spec, AffineZero::code, tile, q, heads, scores, stride);
+        },
+    .add_v =
+        [](const FormatSpec& spec, const TileView& tile, const float* weights, std::size_t stride,
+           int heads, float* out) {
+            outlier_add_v(spec, AffineZero::code, tile, weights, stride, heads, out);
+        },
+};
+
 }  // namespace
 
 extern const Format format_hqq;
 const Format format_hqq{
     .name = "hqq",
     .paper = "",
-    .summary = "affine groups whose zero is solved for (half-quadratic), any axis",
-    .departures =
-        "The solver stops group by group and keeps the best zero, which is f16 at every step; the "
-        "official code stops for a whole tensor and may round the zero to an integer.",
+    .summary = kSummary,
+    .departures = kDepartures,
     .default_key_axis = 0,
     .default_value_axis = 1,
     .check = affine_check,
     .bytes = affine_bytes,
+    .with_outliers = &kWithOutliers,
     .pack = [](const FormatSpec& spec, Side side, const float* rows, int tokens, const float*,
                std::uint8_t* out) { affine_pack(spec, side, solve, rows, tokens, out); },
     .unpack = [](const FormatSpec& spec, Side side, const TileView& tile,

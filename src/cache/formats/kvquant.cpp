@@ -376,8 +376,11 @@ const Format format_kvquant{
     .paper = "2401.18079",
     .summary = "keys before RoPE, fitted levels, the largest 1 % exact",
     .departures =
-        "The codebook is fitted on the prompt itself, not offline with Fisher weights. The ceil(1 "
-        "%) of largest magnitude per vector is exact (official: 0.5 % at each end), a channel's "
+        "The codebook is fitted on the prompt itself, or offline by `winnow calibrate`, which "
+        "weighs "
+        "each number by the squared change of the attention output, from forward passes (official: "
+        "the loss's squared gradient). The ceil(1 %) of largest magnitude per vector is exact "
+        "(official: 0.5 % at each end), a channel's "
         "vector is a tile of up to 512 tokens. --outlier-threshold keeps at most as many.",
     .default_key_axis = 0,
     .default_value_axis = 1,
