@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include <winnow/error.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -15,8 +16,10 @@
 #include "report/files.h"
 #include "report/gnuplot.h"
 #include "report/heat.h"
+#include "report/kept_page.h"
 #include "report/stats.h"
 #include "report/text.h"
+#include "support/tiny_gguf.h"
 
 namespace winnow::report {
 namespace {
@@ -506,6 +509,57 @@ TEST_F(Report, CommandLine) {
     EXPECT_EQ(run(". --bogus"), 2);
     EXPECT_EQ(run("-h"), 0);
     EXPECT_NE(read("out.txt").find("--out"), std::string::npos);
+}
+
+// The JSON that a page's script reads.
+Json data_of(const std::string& page) {
+    const std::string begin = "type=\"application/json\">";
+    const std::size_t at = page.find(begin) + begin.size();
+    return Json::parse(page.substr(at, page.find("</script>", at) - at));
+}
+
+TEST(KeptPage, ColoursByHeadsAndPrecision) {
+    KeptPage page;
+    page.title = "<b>title";
+    page.facts = {"model", "<script>alert(1)</script>"};
+    page.pieces = {"</i><script>x", " b", " c", " d"};
+    page.layers.resize(2);
+    page.layers[0].heads = {{{0, 1}, {16, 4}}, {{0, 3}, {16, 4}}};
+    page.layers[1].heads = {{{0, 3}, {16, 2}}, {{0}, {}}};
+    const std::string html = kept_html(page);
+    // Token 0 is kept by 4 of 4 at 16 bits, 1 by a quarter at 4, 2 by none, 3 by half at 3.
+    EXPECT_NE(html.find("<i class=\"k10 p0\">&lt;/i&gt;&lt;script&gt;x</i><i class=\"k3 p2\"> b</i>"
+                        "<i class=\"k0 p0\"> c</i><i class=\"k5 p3\"> d</i>"),
+              std::string::npos);
+    EXPECT_EQ(html.find("<script>alert"), std::string::npos);
+    EXPECT_EQ(html.find("http"), std::string::npos);
+    const Json data = data_of(html);
+    EXPECT_EQ(data["bits"], Json({16.0, 4.0, 2.0}));
+    EXPECT_EQ(data["layers"][0]["heads"], Json({"AB..", "A..B"}));
+    EXPECT_EQ(data["layers"][1]["heads"], Json({"A..C", "A..."}));
+}
+
+TEST_F(Report, InspectWritesAPage) {
+    testing::TinyModelOptions options;
+    options.tokenizer = testing::TinyTokenizer::byte_bpe;
+    testing::write_tiny_gguf((folder_ / "tiny.gguf").string(), options);
+    const std::string inspect =
+        "cd '" + folder_.string() + "' && '" + WINNOW_BINARY +
+        "' inspect -m tiny.gguf -t 1 -p 'a <b> \xc3\xa9 text of some length' "
+        "--method snapkv --max-capacity-prompts 12 --window-size 4 --html ";
+    ASSERT_EQ(shell(inspect + "kept.html >out.txt 2>err.txt"), 0) << read("err.txt");
+    const std::string page = read("kept.html");
+    EXPECT_NE(page.find("\xc3\xa9"), std::string::npos) << "a character of two tokens is whole";
+    const Json data = data_of(page);
+    ASSERT_EQ(data["layers"].size(), 2U);
+    for (const Json& layer : data["layers"]) {
+        for (const auto& head : layer["heads"]) {
+            const auto codes = head.get<std::string>();
+            EXPECT_EQ(std::count(codes.begin(), codes.end(), 'A'), 12) << codes;
+        }
+    }
+    EXPECT_EQ(shell(inspect + "no/folder.html >out.txt 2>err.txt"), 1);
+    EXPECT_NE(read("err.txt").find("--html names no/folder.html"), std::string::npos);
 }
 
 TEST(ReportTexts, HeatColours) {

@@ -18,8 +18,8 @@ constexpr const char* kFont = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', 
 
 // Told apart by colour-blind readers too (Okabe and Ito).
 constexpr const char* kColours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7",
-                                    "#56b4e9", "#b8860b", "#7a4fbf", "#222222"};
-constexpr const char* kRivalColours[] = {"#555555", "#8a8a8a", "#b0b0b0"};
+                                    "#56b4e9", "#b8860b", "#7a6fd0", "currentColor"};
+constexpr const char* kRivalColours[] = {"#767676", "#8f8f8f", "#a8a8a8"};
 constexpr const char* kRivalDashes[] = {"7 4", "2 3", "9 3 2 3"};
 
 struct Style {
@@ -85,17 +85,16 @@ class Axes {
         std::string text;
         for (int i = 0; i * y_step_ <= y_top_ * 1.0001; ++i) {
             const double at = y(i * y_step_);
-            text +=
-                format("<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\"/>\n",
-                       kLeft, at, kRight, at, i == 0 ? "#666666" : "#e4e4e4");
+            text += format("<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" class=\"%s\"/>\n",
+                           kLeft, at, kRight, at, i == 0 ? "rule" : "grid");
             text += text_at(kLeft - 8, at + 4, "text-anchor=\"end\" class=\"tick\"",
                             number(i * y_step_));
         }
         for (int i = 0; i * x_step_ <= x_top_ * 1.0001; ++i) {
             const double at = x(i * x_step_);
-            text += format(
-                "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#666666\"/>\n", at,
-                kBottom, at, kBottom + 5);
+            text +=
+                format("<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" class=\"rule\"/>\n",
+                       at, kBottom, at, kBottom + 5);
             text += text_at(at, kBottom + 20, "text-anchor=\"middle\" class=\"tick\"",
                             number(i * x_step_));
         }
@@ -178,13 +177,16 @@ std::string chart_svg(const Chart& chart) {
 
     std::string text = format(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" "
-        "viewBox=\"0 0 %.0f %.0f\" role=\"img\" font-family=\"%s\" fill=\"#222222\">\n",
+        "viewBox=\"0 0 %.0f %.0f\" role=\"img\" font-family=\"%s\" fill=\"currentColor\">\n",
         width, height, width, height, kFont);
     text += "<title>" + escaped(chart.title) + "</title>\n";
     text +=
-        "<style>.tick{font-size:12px;fill:#555555}.name,.axis{font-size:13px}"
-        ".head{font-size:18px;font-weight:600}.sub{font-size:13px;fill:#555555}</style>\n";
-    text += format("<rect width=\"%.0f\" height=\"%.0f\" fill=\"#ffffff\"/>\n", width, height);
+        "<style>svg{color:#1a1a1a;background:#fff}"
+        "@media(prefers-color-scheme:dark){svg{color:#e8e6e3;background:#16181b}}"
+        ".tick{font-size:12px;fill-opacity:.7}.name,.axis{font-size:13px}"
+        ".head{font-size:18px;font-weight:600}.sub{font-size:13px;fill-opacity:.7}"
+        ".rule{stroke:currentColor;stroke-opacity:.6}.grid{stroke:currentColor;"
+        "stroke-opacity:.15}</style>\n";
     text += text_at(16, 30, "class=\"head\"", chart.title);
     text += text_at(16, 50, "class=\"sub\"", chart.subtitle);
     text += text_at(16, kTop - 14, "class=\"tick\"", chart.y_label);

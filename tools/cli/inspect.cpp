@@ -12,8 +12,11 @@
 #include "progress.h"
 #include "prompt.h"
 #include "receipt.h"
+#include "report/files.h"
+#include "report/kept_page.h"
 #include "signals.h"
 #include "terminal.h"
+#include "text/utf8.h"
 
 namespace winnow::cli {
 namespace {
@@ -71,6 +74,44 @@ std::string map(const Session& session, const std::vector<std::int32_t>& tokens)
            " most, " + kRamp.back() + " all.\n";
 }
 
+// What the page of --html shows. Bytes of a character that more than one token holds go to the
+// last.
+report::KeptPage kept_page(const Model& model, const Session& session,
+                           const std::vector<std::int32_t>& tokens) {
+    report::KeptPage page;
+    page.title = describe(session.options()) + ": " + with_commas(tokens.size()) + " tokens of " +
+                 model.info().name;
+    const CacheStats stats = session.stats();
+    double kept = 0;
+    for (const double layer : stats.kept) kept += layer / static_cast<double>(stats.kept.size());
+    page.facts = {"model",
+                  model.info().name + " (" + model.info().architecture + ")",
+                  "sha256",
+                  model.sha256(),
+                  "winnow",
+                  version(),
+                  "kept",
+                  format("%.1f tokens per kv head", kept),
+                  "bytes",
+                  human_bytes(static_cast<double>(stats.bytes)) + " of " +
+                      human_bytes(static_cast<double>(stats.bytes_full_f16)),
+                  "seed",
+                  std::to_string(session.options().method_seed)};
+    Utf8Stream stream;
+    for (const std::int32_t token : tokens)
+        page.pieces.push_back(stream.push(model.piece(token, true)));
+    if (!page.pieces.empty()) page.pieces.back() += stream.finish();
+    for (const KeptLayer& layer : session.kept()) {
+        report::KeptPage::Layer& out = page.layers.emplace_back();
+        out.budget = layer.budget;
+        for (const KeptHead& head : layer.heads) {
+            out.heads.push_back(
+                {.positions = {head.positions.begin(), head.positions.end()}, .bits = head.bits});
+        }
+    }
+    return page;
+}
+
 }  // namespace
 
 int inspect_command(const Arguments& args) {
@@ -78,10 +119,16 @@ int inspect_command(const Arguments& args) {
     auto parser = make_parser("inspect", "Shows which tokens of a prompt each kv head keeps.",
                               options, kSession);
     add_switch(*parser, "--json", options.json, "one JSON object on stdout, and nothing else");
+    std::string html;
+    add_value(*parser, "Output",
+              {"--html", "FILE", "a page with the text coloured by what each layer and head keeps"},
+              html);
     if (!parse(*parser, args)) return 0;
     settle(options, "inspect", kSession);
     const Texts texts = load_texts(options);
     require_prompt(texts);
+    // A model is read for nothing where the page cannot be written.
+    if (!html.empty()) report::check_writable("--html", html);
 
     const InterruptScope interrupts;
     const auto model = load_model(options);
@@ -94,6 +141,8 @@ int inspect_command(const Arguments& args) {
         ProgressBar bar(!options.json);
         session.prefill(tokens, bar.callback());
     }
+    if (!html.empty())
+        report::write_whole(html, report::kept_html(kept_page(*model, session, tokens)));
     if (options.json) {
         write_json(kept_json(tokens, session.kept()));
     } else {

@@ -41,6 +41,15 @@ void write_whole(const fs::path& path, const std::string& text) {
     throw cannot("write", path, code);
 }
 
+void check_writable(const std::string& flag, const fs::path& path) {
+    const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+    std::error_code ignored;
+    const bool blocked = fs::is_directory(path, ignored);
+    if (!blocked && ::access(folder.c_str(), W_OK | X_OK) == 0) return;
+    throw failure(flag + " names " + path.string() +
+                  ", which cannot be written: " + std::strerror(blocked ? EISDIR : errno) + ".");
+}
+
 std::string read_whole(const fs::path& path) {
     errno = 0;
     std::ifstream file(path, std::ios::binary);

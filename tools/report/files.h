@@ -10,6 +10,9 @@ namespace winnow::report {
 /// Throws a failure Error that names the file and the reason.
 void write_whole(const std::filesystem::path& path, const std::string& text);
 
+/// Throws a failure Error that names the flag where write_whole() to `path` would fail now.
+void check_writable(const std::string& flag, const std::filesystem::path& path);
+
 /// All bytes of a file. Throws a failure Error.
 std::string read_whole(const std::filesystem::path& path);
 

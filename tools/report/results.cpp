@@ -40,13 +40,22 @@ fs::path run_file(const fs::path& results) {
     return fs::exists(own) ? own : results.parent_path() / "run.json";
 }
 
+// A number, or a list of one per layer.
+double mean_or_number(const Json& line, const std::string& path) {
+    const Json* value = find(line, path);
+    if (value == nullptr || !value->is_array()) return number_or(line, path, kNone);
+    double sum = 0;
+    for (const Json& item : *value) sum += number_or({{"item", item}}, "item", kNone);
+    return sum / static_cast<double>(value->size());
+}
+
 KvSize read_kv(const Json& line) {
     KvSize kv;
     kv.bytes = number(line, "kv.bytes");
     kv.bytes_full_f16 = number(line, "kv.bytes_full_f16");
     kv.bytes_peak = number_or(line, "kv.bytes_peak", kNone);
     kv.policy_bytes = number_or(line, "kv.policy_bytes", kNone);
-    kv.kept = number_or(line, "kv.kept", kNone);
+    kv.kept = mean_or_number(line, "kv.kept");
     kv.bits_k = number_or(line, "kv.bits_k", kNone);
     kv.bits_v = number_or(line, "kv.bits_v", kNone);
     if (!(kv.bytes >= 0) || !(kv.bytes_full_f16 > 0)) {

@@ -28,7 +28,7 @@ table{border-collapse:collapse}
 .data th,.data td{padding:.22rem .7rem;text-align:right;white-space:nowrap}
 .data th:first-child,.data td:first-child{padding-left:.2rem}
 .data .t,.data .block th{text-align:left}
-.data thead th{position:sticky;top:0;z-index:1;background:var(--paper);color:var(--soft);
+.data thead th{white-space:normal;vertical-align:bottom;position:sticky;top:0;z-index:1;background:var(--paper);color:var(--soft);
 font-weight:500;box-shadow:inset 0 -1px 0 var(--soft)}
 .data .block th{padding-top:.8rem;font-weight:600;box-shadow:inset 0 -1px 0 var(--line)}
 .data tbody td:first-child{position:sticky;left:0;background:var(--paper)}
@@ -43,7 +43,8 @@ overflow-wrap:anywhere}
 .chart{margin:0;max-width:36rem}.chart svg{display:block;width:100%;height:auto}
 .chart figcaption{font-size:.78rem;opacity:.8}
 summary{cursor:pointer;font-weight:600;margin:.8rem 0 .5rem}
-.maps{display:grid;grid-template-columns:repeat(var(--n),minmax(0,17rem));gap:1rem 1.4rem}
+.maps{display:grid;grid-template-columns:repeat(var(--n),minmax(0,17rem));gap:1rem 1.4rem;
+align-items:end}
 .maps figure{margin:0;min-width:0}
 .maps figcaption{font-size:.8rem;display:flex;justify-content:space-between;gap:.5rem;
 padding-left:2rem}
