@@ -64,10 +64,11 @@ void add_suite(Adder& add, const std::string& suite, eval::Settings& s) {
         add(Flag{"--hotpotqa", "FILE", "HotpotQA's JSON, for qa_2"}, s.hotpotqa);
         add(Flag{"--word-list", "FILE", "words, one a line, in place of our own"}, s.word_list);
         add_lengths(add, s, " of the prompts with their answers (4096)");
+        add("--raw-prompts", "no chat template for any task", s.raw_prompts);
     } else if (suite == "longbench") {
         add_datasets(add, s);
         add(Flag{"--prompts", "DIR", "folder of the official dataset2prompt.json"}, s.prompts);
-        add("--raw-prompts", "the paper's way: no chat template for any task", s.raw_prompts);
+        add("--raw-prompts", "no chat template for any task, as in the paper", s.raw_prompts);
     }
 }
 

@@ -34,7 +34,7 @@ struct Settings {
     std::string datasets;      ///< names with commas; empty: all of the suite
     std::string data;          ///< folder of the benchmark's files
     std::string prompts;       ///< folder of the benchmark's own wording
-    bool raw_prompts = false;  ///< longbench: the paper's way, no chat template anywhere
+    bool raw_prompts = false;  ///< no chat template for any task
     std::string squad, hotpotqa, word_list;
     // fidelity
     std::string file;          ///< a text, or a folder of .txt files
