@@ -36,7 +36,7 @@ class Products {
         const void* data;  // rows as stored in the file
         int rows, columns;
     };
-    static void run(ggml_tensor* out, int thread, int threads, void* job);
+    static void run(ggml_tensor* out, int thread, int threads, void* userdata);
 
     const WeightStore* weights_;
     std::deque<Job> jobs_;

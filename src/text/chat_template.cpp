@@ -16,7 +16,7 @@ namespace {
 constexpr size_t kMaxSourceBytes = 1 << 20;
 
 std::string first_line(const std::string& text) {
-    const size_t begin = text.find_first_not_of("\n");
+    const size_t begin = text.find_first_not_of('\n');
     if (begin == std::string::npos) return "no reason is given";
     return text.substr(begin, text.find('\n', begin) - begin);
 }
