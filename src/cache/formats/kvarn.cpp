@@ -1,5 +1,7 @@
 // KVarN (2606.03458): rotated rows whose channels and tokens are brought to one size before they
-// are quantised, keys per channel and values per token.
+// are quantised, keys per channel and values per token. Keys are kept before RoPE, where a model's
+// bias on K is one vector that centring takes off; after RoPE it turns with the position, and the
+// rotation would spread it over all channels.
 //
 //   y = H (x - c), c one vector per kv head and side: the side data (cache/centre.h)
 //   8 steps, by turns per channel and per token: divide by the root mean square, whose logarithms
@@ -23,7 +25,9 @@
 #include "cache/affine.h"
 #include "cache/centre.h"
 #include "cache/format.h"
+#include "cache/rope_keys.h"
 #include "cache/rows.h"
+#include "kernels/dense.h"
 #include "kernels/hadamard.h"
 
 namespace winnow {
@@ -174,25 +178,28 @@ float* scratch(Size floats) {
     return memory.data();
 }
 
+// Keys have to be turned to their positions, so a tile of them is restored, once for all heads.
 void dot_k(const FormatSpec& spec, const TileView& tile, const float* q, int heads, float* scores,
            std::size_t stride) {
-    if (spec.bits_k == 16) return f16_rows_dot_k(spec, tile, q, heads, scores, stride);
-    require_tile(spec, tile.tokens);
-    if (tile.tokens == 0) return;
+    require_rope(spec, tile);
     const int d = spec.head_dim, tokens = tile.tokens;
-    const FormatSpec block = block_spec(spec, Side::key, tokens);
-    float* turned = scratch(static_cast<Size>(heads * d + tokens));
-    float* scale = turned + heads * d;
-    std::copy_n(q, heads * d, turned);
-    hadamard(turned, heads, d);
-    affine_dot_k(block, AffineZero::value, {.data = tile.data, .tokens = tokens}, turned, heads,
-                 scores, stride);
-    floats_from_f16(tile.data + block_bytes(block), tokens, scale);
-    const float* centre = centre_of(spec, Side::key, tile.side_data);
-    for (int r = 0; r < heads; ++r) {
-        float* row = scores + static_cast<Size>(r) * stride;
-        const float shift = dot(q + r * d, centre, d);
-        for (int t = 0; t < tokens; ++t) row[t] = row[t] * scale[t] + shift;
+    const Size size = static_cast<Size>(tokens) * static_cast<Size>(d);
+    float* rows = scratch(3 * size);
+    float* keys = rows + size;  // [D][T]
+    float* cos = keys + size;
+    unpack(spec, Side::key, tile, rows);
+    for (int t = 0; t < tokens; ++t) {
+        for (int c = 0; c < d; ++c) keys[c * tokens + t] = rows[t * d + c];
+    }
+    rotate_keys(*tile.rope, tile.positions, tokens, keys, cos, cos + size / 2);
+    if (tokens % kColumnBlock == 0) {
+        multiply(q, static_cast<Size>(d), keys, static_cast<Size>(tokens), scores, stride, heads,
+                 tokens, d, false);
+        return;
+    }
+    for (int r = 0; r < heads; ++r, scores += stride) {
+        std::fill_n(scores, tokens, 0.0F);
+        for (int c = 0; c < d; ++c) add_scaled(q[r * d + c], keys + c * tokens, tokens, scores);
     }
 }
 
@@ -242,10 +249,12 @@ const Format format_kvarn{
     .paper = "2606.03458",
     .summary = "rotated, channels and tokens brought to one size, keys per channel",
     .departures =
-        "Centred per kv head; the root mean square takes the standard deviation's place. Tiles "
+        "Keys before RoPE, centred per kv head; the root mean square takes the standard "
+        "deviation's place. Tiles "
         "packed while decoding hold group_size tokens, not 128.",
     .default_key_axis = 0,
     .default_value_axis = 1,
+    .pre_rope_keys = true,
     .side_per_head = true,
     .check = check,
     .tile_tokens = tile_tokens,

@@ -21,6 +21,7 @@
 #include "cache/code_pack.h"
 #include "cache/codebook.h"
 #include "cache/format.h"
+#include "cache/rope_keys.h"
 #include "cache/rows.h"
 #include "core/rope.h"
 #include "kernels/dense.h"
@@ -212,25 +213,6 @@ void unpack(const FormatSpec& spec, Side side, const TileView& tile, float* rows
     }
 }
 
-// Turns a block of keys [D][n] to its positions, as the model does. cos and sin are [pairs][n].
-void rotate_keys(const RopeTable& rope, const std::int32_t* positions, int group, float* keys,
-                 float* cos, float* sin) {
-    const RopeParams& params = rope.params();
-    const int pairs = params.dims / 2;
-    rope.angles(positions, group, cos, sin);
-    for (int p = 0; p < pairs; ++p) {
-        float* a = keys + (params.halves ? p : 2 * p) * group;
-        float* b = keys + (params.halves ? p + pairs : 2 * p + 1) * group;
-        const float* cp = cos + p * group;
-        const float* sp = sin + p * group;
-        for (int t = 0; t < group; ++t) {
-            const float x = a[t], y = b[t];
-            a[t] = x * cp[t] - y * sp[t];
-            b[t] = x * sp[t] + y * cp[t];
-        }
-    }
-}
-
 // A key side at 16 bits: rows before RoPE.
 void dot_f16_keys(const FormatSpec& spec, const TileView& tile, const float* q, int heads,
                   float* scores, Size stride) {
@@ -248,12 +230,7 @@ void dot_f16_keys(const FormatSpec& spec, const TileView& tile, const float* q, 
 void dot_k(const FormatSpec& spec, const TileView& tile, const float* q, int heads, float* scores,
            std::size_t stride) {
     const int d = spec.head_dim, group = spec.group_size;
-    if (tile.rope == nullptr || tile.positions == nullptr || tile.rope->params().dims > d) {
-        throw failure(
-            "kvquant keeps keys before RoPE and needs their positions and a rotation of "
-            "at most " +
-            std::to_string(d) + " channels to read them.");
-    }
+    require_rope(spec, tile);
     if (spec.bits_k == 16) return dot_f16_keys(spec, tile, q, heads, scores, stride);
     require_tile(spec, tile.tokens);
     const Layout layout(spec, Side::key, tile.tokens);
