@@ -2,13 +2,9 @@
 #
 #   winnow_collect(<out-var> KIND policy TYPE Policy HEADER prune/policy.h DIR src/prune/policies)
 #
-# Each <stem>.cpp defines `const <NAMESPACE>::<TYPE> <kind>_<stem>`; NAMESPACE is winnow unless
-# given. The table is in name order.
+# Each <stem>.cpp defines `const winnow::<TYPE> <kind>_<stem>`. The table is in name order.
 function(winnow_collect out)
-    cmake_parse_arguments(arg "" "KIND;TYPE;HEADER;DIR;PLURAL;NAMESPACE" "" ${ARGN})
-    if(NOT arg_NAMESPACE)
-        set(arg_NAMESPACE winnow)
-    endif()
+    cmake_parse_arguments(arg "" "KIND;TYPE;HEADER;DIR;PLURAL" "" ${ARGN})
     file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${arg_DIR}/*.cpp")
     list(SORT sources)
     set(declarations "")
@@ -23,7 +19,7 @@ function(winnow_collect out)
 "// Generated from the files of @arg_DIR@.
 #include \"@arg_HEADER@\"
 
-namespace @arg_NAMESPACE@ {
+namespace winnow {
 
 @declarations@
 std::span<const @arg_TYPE@* const> @arg_PLURAL@() {
@@ -32,7 +28,7 @@ std::span<const @arg_TYPE@* const> @arg_PLURAL@() {
     return table;
 }
 
-}  // namespace @arg_NAMESPACE@
+}  // namespace winnow
 ")
     set(${out} ${sources} "${table}" PARENT_SCOPE)
 endfunction()

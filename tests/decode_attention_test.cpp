@@ -164,7 +164,7 @@ TEST_P(DecodeAttentionTest, EqualsAPlainOneOverTheUnpackedRows) {
 
 std::vector<Kind> kinds() {
     std::vector<Kind> all{{"none", 16, 16}};
-    for (const char* format : {"kivi", "hqq", "kvquant"}) {
+    for (const char* format : {"kivi", "hqq", "kvquant", "rotated", "kvarn", "graded"}) {
         for (const int bits : {2, 3, 4, 8}) {
             all.push_back({format, bits, bits});
         }

@@ -72,7 +72,7 @@ class Decode : public ::testing::Test {
 std::shared_ptr<const Model> Decode::model_;
 
 TEST_F(Decode, OneTokenEqualsItsScore) {
-    for (const char* format : {"none", "kivi", "kvquant"}) {
+    for (const char* format : {"none", "kivi", "kvquant", "rotated", "kvarn", "graded"}) {
         const bool exact = std::string(format) == "none";
         Session session(model_, options("full", 0, format, exact ? 16 : 4));
         session.prefill(prompt(150));
@@ -171,7 +171,7 @@ void expect_budget_holds(const std::shared_ptr<const Model>& model, const CacheO
 
 TEST_F(Decode, TheBudgetHoldsForAnswersOfAnyLength) {
     for (const char* method : {"streamingllm", "h2o", "snapkv", "pyramidkv", "random"}) {
-        for (const char* format : {"none", "kivi", "kvquant"}) {
+        for (const char* format : {"none", "kivi", "kvquant", "rotated", "kvarn", "graded"}) {
             const int bits = std::string(format) == "none" ? 16 : 4;
             expect_budget_holds(model_, options(method, 64, format, bits), prompt(200), 300);
         }
@@ -252,7 +252,7 @@ TEST_F(Decode, ACloneOutlivesItsOriginal) {
 }
 
 TEST_F(Decode, ASecondPromptIsPrunedAgain) {
-    for (const char* format : {"none", "kivi", "kvquant"}) {
+    for (const char* format : {"none", "kivi", "kvquant", "rotated", "kvarn", "graded"}) {
         Session session(model_,
                         options("snapkv", 64, format, std::string(format) == "none" ? 16 : 4));
         session.prefill(prompt(200, 1));

@@ -14,6 +14,8 @@
 #include "cache/bit_shares.h"
 #include "cache/format.h"
 #include "cache/group_fit.h"
+#include "cache/layer_store.h"
+#include "core/rope.h"
 #include "format_reference.h"
 #include "kernels/hadamard.h"
 #include "kernels/isa.h"
@@ -52,10 +54,15 @@ struct Packed {
     FormatSpec spec;
     int tokens;
     std::vector<float> side;
+    std::vector<std::int32_t> positions;
+    RopeTable rope;
     Bytes k, v;
 
     Packed(const FormatSpec& with, const std::vector<float>& keys, const std::vector<float>& values)
-        : spec(with), tokens(static_cast<int>(keys.size()) / with.head_dim) {
+        : spec(with),
+          tokens(static_cast<int>(keys.size()) / with.head_dim),
+          rope(RopeParams{.dims = with.head_dim / 4 * 2, .halves = with.bits_k % 2 == 0}) {
+        for (int t = 0; t < tokens; ++t) positions.push_back(3 * t + 1);
         side.resize(static_cast<Size>(spec.format->side_floats(spec)));
         spec.format->fit(spec, keys, values, side.data());
         k = packed(Side::key, keys);
@@ -80,7 +87,9 @@ struct Packed {
     TileView view(Side which) const {
         return {.data = (which == Side::key ? k : v).data(),
                 .tokens = tokens,
-                .side_data = side.data()};
+                .side_data = side.data(),
+                .positions = positions.data(),
+                .rope = &rope};
     }
     std::vector<float> unpacked(Side which) const {
         std::vector<float> rows(static_cast<Size>(tokens * spec.head_dim));
@@ -101,7 +110,11 @@ void expect_kernels_agree(const Packed& tile) {
     const FormatSpec& spec = tile.spec;
     const int d = spec.head_dim, n = tile.tokens;
     const Size stride = static_cast<Size>(n) + 3;
-    const std::vector<float> k = tile.unpacked(Side::key), v = tile.unpacked(Side::value);
+    std::vector<float> k = tile.unpacked(Side::key);
+    const std::vector<float> v = tile.unpacked(Side::value);
+    for (int t = 0; t < n && spec.format->pre_rope_keys; ++t) {
+        tile.rope.rotate(k.data() + t * d, tile.positions[static_cast<Size>(t)]);
+    }
     for (const int heads : {1, 4}) {
         const std::vector<float> q = make_rows("normal", heads, d, 7);
         const std::vector<float> w = make_rows("normal", heads, static_cast<int>(stride), 8);
@@ -251,6 +264,11 @@ TEST(FittedFormats, NanIsAnErrorAndMissingSideDataToo) {
                 EXPECT_NE(text.find(format->name), std::string::npos) << text;
                 EXPECT_NE(text.find("token 2"), std::string::npos) << text;
             }
+        }
+        if (format->pre_rope_keys) {
+            TileView still = good.view(Side::key);
+            still.positions = nullptr;
+            EXPECT_THROW(format->dot_k(spec, still, rows.data(), 1, rows.data(), 32), Error);
         }
         std::vector<float> side(good.side.size());
         EXPECT_THROW(format->fit(spec, rows, rows, side.data()), Error);
@@ -537,6 +555,34 @@ TEST(FormatGraded, PutsBitsWhereScoresNeedThem) {
     const std::vector<float> even = make_rows("normal", 512, 64);
     format_graded.fit(spec, even, even, side.data());
     for (int c = 16; c < 24; ++c) EXPECT_EQ(side[static_cast<Size>(c)], 8.0F);
+}
+
+// The store hands each kv head the energy of its own queries, and a copy of it does too.
+TEST(FormatGraded, TheStoreFitsOnTheQueriesOfEachHead) {
+    constexpr int kTokens = 256, kDims = 64, kKvHeads = 2, kQueryHeads = 4;
+    MemoryMeter cache, policy, work;
+    SpanLayout layout{.spec = make_spec(format_graded, kDims, 2, 64), .residual_length = 64};
+    LayerStore first(layout, kKvHeads, kQueryHeads, {}, &cache, &policy);
+    // Heads 0 and 1 look at channels 0 to 7, heads 2 and 3 at channels 32 to 39.
+    std::vector<float> q(static_cast<Size>(3 * kQueryHeads * kDims), 1e-3F);
+    for (Size i = 0; i < q.size(); ++i) {
+        const Size head = i / kDims % kQueryHeads, c = i % kDims;
+        if (c / 8 == (head < 2 ? 0U : 4U)) q[i] = 1.0F;
+    }
+    first.note_queries(q.data(), 3);
+    const auto store = first.clone(&cache, &policy);
+    LayerKv kv(&work, std::vector<int>(kKvHeads, 0), kTokens, kDims);
+    const std::vector<float> rows = make_rows("normal", kTokens * kKvHeads, kDims);
+    kv.put(0, kTokens, rows.data(), rows.data(), 0);
+    store->append(kv);
+    store->note_queries(q.data(), 3);  // too late: what is packed must stay readable
+    for (int g = 0; g < kKvHeads; ++g) {
+        for (int c = 0; c < kDims; ++c) {
+            const bool seen = c / 8 == (g == 0 ? 0 : 4);
+            ASSERT_EQ(store->side_data(g)[c] == 8.0F, seen) << "head " << g << " channel " << c;
+        }
+    }
+    EXPECT_GT(store->span(0).packed_tokens(), 0);
 }
 
 TEST(FormatGraded, ChannelsOfNoBitsFollowALine) {

@@ -54,6 +54,9 @@ struct Format {
     bool token_rows = false;
     /// side_floats and fit() are of one kv head, not of all heads of a layer together.
     bool side_per_head = false;
+    /// fit() finds in the first D floats of its side data the squares of the kv head's queries
+    /// (post-RoPE), summed per channel over the prompt so far; zeros where none are known.
+    bool query_energy = false;
 
     /// Throws a usage Error naming the flag when the settings do not fit (bits outside the set,
     /// a group that does not divide head_dim, an axis that is not 0 or 1).

@@ -39,9 +39,6 @@ LayerStore::LayerStore(std::span<const SpanLayout> tiers, int kv_heads, int quer
         }
         sums_.emplace_back(policy, 0, "running sums of attention");
     }
-    if (memory.moments) {
-        moments_ = QueryMoments(policy, query_heads, layout().spec.head_dim, memory.moments_skip);
-    }
     fitted_ = true;
     for (int tier = 0; tier < this->tiers(); ++tier) {
         int same = 0;
@@ -300,6 +297,24 @@ void LayerStore::fit_tier(int tier, const LayerKv& kv,
     }
 }
 
+// The sums lie where the fitted data will, so they take no memory of their own.
+void LayerStore::note_queries(const float* q, int rows) {
+    const int d = layout().spec.head_dim, group = query_heads_ / kv_heads_;
+    for (int tier = 0; tier < tiers() && !fitted_; ++tier) {
+        if (!layouts_[tier].spec.format->query_energy || side_of_[tier] != tier) {
+            continue;
+        }
+        const std::size_t stride = side_[tier].size() / kv_heads_;
+        for (int i = 0; i < rows * query_heads_; ++i) {
+            const float* row = q + static_cast<std::size_t>(i) * d;
+            float* sum = side_[tier].data() + stride * (i % query_heads_ / group);
+            for (int c = 0; c < d; ++c) {
+                sum[c] += row[c] * row[c];
+            }
+        }
+    }
+}
+
 void LayerStore::fit_on_tails() {
     const SpanLayout& layout = layouts_[0];
     const std::size_t d = static_cast<std::size_t>(layout.spec.head_dim);
@@ -368,12 +383,6 @@ void LayerStore::read_queries(float* out) const {
     }
 }
 
-void LayerStore::add_queries(const float* q, int count, int position, int threads) {
-    if (memory_.moments) {
-        moments_.add(q, count, position, *layout().rope, threads);
-    }
-}
-
 float* LayerStore::sums(int g) {
     const auto needed = static_cast<std::size_t>(tokens(g));
     if (sums_stride_[g] < needed) {
@@ -415,7 +424,7 @@ std::size_t LayerStore::bytes() const {
 }
 
 std::size_t LayerStore::policy_bytes() const {
-    std::size_t total = ring_.bytes() + moments_.bytes();
+    std::size_t total = ring_.bytes();
     for (const Buffer<float>& sums : sums_) {
         total += sums.bytes();
     }
@@ -427,7 +436,6 @@ std::unique_ptr<LayerStore> LayerStore::clone(MemoryMeter* cache, MemoryMeter* p
         std::make_unique<LayerStore>(layouts_, kv_heads_, query_heads_, memory_, cache, policy);
     copy->fitted_ = fitted_;
     copy->ring_ = ring_.clone(policy);
-    copy->moments_ = moments_.clone(policy);
     copy->queries_ = queries_;
     copy->next_query_ = next_query_;
     copy->sums_stride_ = sums_stride_;

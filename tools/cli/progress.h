@@ -1,10 +1,9 @@
-// The progress bar of a prefill, or of anything else that takes long.
+// The progress bar of a prefill.
 #pragma once
 
 #include <winnow/winnow.h>
 
 #include <chrono>
-#include <string>
 
 namespace winnow::cli {
 
@@ -19,8 +18,6 @@ class ProgressBar {
 
     /// For Session::prefill: draws, and returns false once Ctrl-C was pressed.
     ProgressCallback callback();
-    /// "label [###...]" and `tail` behind it, at most every 50 ms.
-    void show(const std::string& label, double share, const std::string& tail);
     void clear();
 
   private:

@@ -307,6 +307,7 @@ const Format format_graded{
     .default_key_axis = 0,
     .default_value_axis = 1,
     .side_per_head = true,
+    .query_energy = true,
     .check = check,
     .tile_tokens = tile_tokens,
     .bytes = bytes,

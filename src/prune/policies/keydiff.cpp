@@ -67,7 +67,6 @@ const Policy policy_keydiff{
     .needs = kNeedsKeys,
     .protect = protect_ends,
     .score = score,
-    .scores_without_cap = true,
 };
 
 }  // namespace winnow

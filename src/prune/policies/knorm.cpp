@@ -33,7 +33,6 @@ const Policy policy_knorm{
     .needs = kNeedsKeys,
     .protect = protect_ends,
     .score = score,
-    .scores_without_cap = true,
 };
 
 }  // namespace winnow
