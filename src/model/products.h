@@ -1,5 +1,6 @@
-// Large matrix products of prefill: weights are widened to f32 panel by panel and multiplied by a
-// BLAS, as an operation inside the model's graphs.
+// Large matrix products of prefill, as operations inside the model's graphs. Weights of common
+// types are multiplied as 16-bit integers where the processor has an instruction for it; others are
+// widened to f32 panel by panel and multiplied by a BLAS.
 #pragma once
 
 #include <ggml.h>
@@ -17,8 +18,8 @@ class WeightStore;
 /// results do not depend on the chunk size.
 inline constexpr int kProductTokens = 32;
 
-/// One prefill's products. Panels are handed out in a fixed pattern and each is one
-/// single-threaded BLAS call, so results are the same for any thread count. Must outlive the
+/// One prefill's products. Panels are handed out in a fixed pattern and each is one thread's work,
+/// so results are the same for any thread count. Must outlive the
 /// graphs built with it.
 class Products {
   public:
@@ -26,7 +27,7 @@ class Products {
     Products(const WeightStore& weights, int threads, MemoryMeter* meter);
 
     /// x W^T as a graph operation: weight [rows][columns], x [n][columns], gives [n][rows].
-    /// Null where ggml's own product is the faster one (see products.cpp) or there is no BLAS.
+    /// Null where neither way is open: ggml's own product does it then.
     ggml_tensor* multiply(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* x);
 
   private:
@@ -36,7 +37,9 @@ class Products {
         const void* data;  // rows as stored in the file
         int rows, columns;
     };
-    static void run(ggml_tensor* out, int thread, int threads, void* userdata);
+    static void run_codes(ggml_tensor* out, int thread, int threads, void* userdata);
+    static void run_floats(ggml_tensor* out, int thread, int threads, void* userdata);
+    float* panel(int thread) const;
 
     const WeightStore* weights_;
     std::deque<Job> jobs_;
