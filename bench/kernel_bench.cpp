@@ -10,6 +10,7 @@
 
 #include "cache/format.h"
 #include "core/threads.h"
+#include "kernels/code_products.h"
 #include "kernels/dense.h"
 
 namespace winnow {
@@ -126,14 +127,52 @@ void multiply_add_peak(benchmark::State& state) {
         benchmark::Counter::kIsRate);
 }
 
+// The same for pairs of 16-bit integers: a strip of 8-bit weights that stays in the second cache.
+void integer_multiply_add_peak(benchmark::State& state) {
+    const int threads = static_cast<int>(state.range(0));
+    constexpr int kColumns = 256, kTokens = 512;
+    constexpr std::size_t kRowBytes = kColumns / 32 * 34;
+    const auto rows = static_cast<std::size_t>(strip_rows());
+    std::vector<float> rounded(rounded_floats(kColumns) * kTokens);
+    const std::vector<float> x(kColumns, 0.5F);
+    for (int t = 0; t < kTokens; ++t) {
+        round_activations(x.data(), kColumns, rounded.data() + t * rounded_floats(kColumns));
+    }
+    struct Work {
+        std::vector<std::uint8_t> weights, scratch;
+        std::vector<float> out;
+    };
+    std::vector<Work> work(threads);
+    for (Work& each : work) {
+        each.weights.resize(rows * kRowBytes);
+        each.scratch.resize(strip_bytes(kColumns));
+        each.out.resize(rows * kTokens);
+    }
+    for (auto _ : state) {
+        parallel_for(threads, threads, [&](int i, int) {
+            Work& w = work[i];
+            multiply_strip({.type = CodeType::q8_0,
+                            .data = w.weights.data(),
+                            .row_bytes = kRowBytes,
+                            .columns = kColumns},
+                           0, rounded.data(), kTokens, w.scratch.data(), w.out.data(), rows);
+        });
+        benchmark::DoNotOptimize(work[0].out.data());
+    }
+    state.counters["GMAC/s"] =
+        benchmark::Counter(static_cast<double>(state.iterations()) * threads * kColumns * kTokens *
+                               static_cast<double>(rows) * 1e-9,
+                           benchmark::Counter::kIsRate);
+}
+
 void settings(benchmark::internal::Benchmark* b) {
     b->ArgNames({"bits", "D", "R", "MB", "threads"})->UseRealTime()->MinTime(0.2);
     for (int threads : {1, 2}) {
-        for (int bits : {16, 8, 4, 2}) {
+        for (int bits : {16, 8, 4, 3, 2}) {
             b->Args({bits, 64, 3, 128, threads});
         }
     }
-    for (int bits : {16, 8, 4, 2}) {
+    for (int bits : {16, 8, 4, 3, 2}) {
         for (int head_dim : {64, 128, 256}) {
             for (int heads : {1, 3, 4, 7, 8}) {
                 b->Args({bits, head_dim, heads, 128, 2});
@@ -145,6 +184,7 @@ void settings(benchmark::internal::Benchmark* b) {
 
 BENCHMARK(read_bandwidth)->Arg(1)->Arg(2)->UseRealTime();
 BENCHMARK(multiply_add_peak)->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(integer_multiply_add_peak)->Arg(1)->Arg(2)->UseRealTime();
 BENCHMARK_CAPTURE(attention, kivi, "kivi")->Apply(settings);
 BENCHMARK_CAPTURE(attention, hqq, "hqq")->Apply([](benchmark::internal::Benchmark* b) {
     b->ArgNames({"bits", "D", "R", "MB", "threads"})->UseRealTime()->MinTime(0.2);
