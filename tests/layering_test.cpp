@@ -21,7 +21,8 @@ const std::map<std::string, int> kRank = {{"core", 0},   {"kernels", 1}, {"cache
 const std::set<std::string> kValueHeaders = {"winnow/error.h", "winnow/options.h",
                                              "winnow/sampling.h"};
 // Of our internal headers, what tools may use: they need no engine.
-const std::set<std::string> kToolHeaders = {"text/utf8.h", "kernels/isa.h"};
+const std::set<std::string> kToolHeaders = {"text/utf8.h", "text/sha256.h", "kernels/isa.h",
+                                            "core/nearest.h"};
 // Which folders may name these libraries at all.
 const std::map<std::string, std::set<std::string>> kLibraries = {
     {"ggml", {"gguf", "model", "engine", "text"}},

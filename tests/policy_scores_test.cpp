@@ -1,6 +1,7 @@
-// knorm, keydiff, lagkv and tova against plain formulas.
+// knorm, keydiff, lagkv, tova, expected_attention and r_kv against plain formulas.
 #include <gtest/gtest.h>
 
+#include "core/rope.h"
 #include "policy_formulas.h"
 #include "policy_shown.h"
 
@@ -10,6 +11,8 @@ extern const Policy policy_knorm;
 extern const Policy policy_keydiff;
 extern const Policy policy_lagkv;
 extern const Policy policy_tova;
+extern const Policy policy_expected_attention;
+extern const Policy policy_r_kv;
 
 namespace {
 
@@ -134,8 +137,118 @@ TEST(Tova, MatchesTheFormulaAndIsOneSetPerLayer) {
     EXPECT_EQ(policy_tova.default_window, 1);
 }
 
+// Random statistics of the queries: a mean of its own for every head, and a covariance A A^T.
+struct Statistics {
+    std::vector<double> mean, covariance;
+    std::vector<float> mean_f, covariance_f;
+
+    Statistics(int heads, int dims, unsigned seed) {
+        std::mt19937 generator(seed);
+        std::normal_distribution<double> normal(0.0, 1.0);
+        for (int h = 0; h < heads; ++h) {
+            std::vector<double> a(static_cast<std::size_t>(dims) * dims);
+            for (double& x : a) {
+                x = normal(generator) / 3.0;
+            }
+            for (int i = 0; i < dims; ++i) {
+                mean.push_back(normal(generator));
+                for (int j = 0; j < dims; ++j) {
+                    double sum = 0.0;
+                    for (int c = 0; c < dims; ++c) {
+                        sum += a[i * dims + c] * a[j * dims + c];
+                    }
+                    covariance.push_back(sum);
+                }
+            }
+        }
+        mean_f.assign(mean.begin(), mean.end());
+        covariance_f.assign(covariance.begin(), covariance.end());
+    }
+};
+
+TEST(ExpectedAttention, MatchesTheFormula) {
+    unsigned seed = 40;
+    for (const bool halves : {false, true}) {
+        for (const auto& [tokens, sinks] : {std::pair{120, 4}, {310, 4}, {310, 0}}) {
+            constexpr int kDims = 12, kTurned = 8;  // the last four channels are not rotated
+            const Layer layer(3, {tokens, tokens}, kDims, seed, 0.7);
+            const Statistics statistics(6, kDims, seed++);
+            const RopeTable rope(RopeParams{.dims = kTurned, .halves = halves});
+            const PolicyParams params{.cap = kCap, .n_sink = sinks};
+            // Straight from the definition of rotary embedding.
+            const auto turn = [&](std::vector<double>& x, int position) {
+                for (int p = 0; p < kTurned / 2; ++p) {
+                    const double angle = position * std::pow(10000.0, -2.0 * p / kTurned);
+                    double& a = x[halves ? p : 2 * p];
+                    double& b = x[halves ? p + kTurned / 2 : 2 * p + 1];
+                    const double turned = a * std::cos(angle) - b * std::sin(angle);
+                    b = a * std::sin(angle) + b * std::cos(angle);
+                    a = turned;
+                }
+            };
+            std::vector<Scores> all;
+            for (const int threads : {1, 2, 3}) {
+                Shown shown(layer, 0, threads);
+                shown.seen.queries = {.count = 99,
+                                      .mean = statistics.mean_f.data(),
+                                      .covariance = statistics.covariance_f.data()};
+                shown.seen.rope = &rope;
+                shown.seen.next_position = tokens;
+                all.push_back(score(policy_expected_attention, shown.seen, params));
+                EXPECT_TRUE(same_bits(all[0], all.back())) << threads << " threads";
+            }
+            for (int g = 0; g < 2; ++g) {
+                const std::vector<double> want = reference::expected_scores(
+                    layer, g, statistics.mean, statistics.covariance, sinks, turn);
+                for (int t = sinks; t < tokens; ++t) {
+                    ASSERT_NEAR(all[0][g][t], want[t], 2e-4 * want[t]) << "t " << t;
+                }
+                EXPECT_EQ(keep(policy_expected_attention, params, all[0][g], tokens),
+                          reference::keep_best(want, tokens, kCap, sinks, 0));
+            }
+        }
+    }
+    EXPECT_EQ(policy_expected_attention.default_sinks, 4);
+}
+
+TEST(RKv, MatchesTheFormula) {
+    for (const auto& [tokens, likeness] :
+         {std::pair{130, 0.0F}, {300, 0.0F}, {300, 1.0F}, {520, 0.4F}}) {
+        Layer layer(2, {tokens, tokens - 20}, 12, 50U + tokens);
+        // A common direction, so that many, some or few keys are similar to others.
+        for (std::vector<f16>& keys : layer.keys) {
+            for (std::size_t i = 0; i < keys.size(); ++i) {
+                keys[i] =
+                    f32_to_f16(f16_to_f32(keys[i]) + likeness * static_cast<float>(1 + i % 12 % 3));
+            }
+        }
+        const PolicyParams params{.cap = kCap, .window_size = 8};
+        // Importance and redundancy are of the size 1 / T; the differences that decide are smaller.
+        expect_scores(policy_r_kv, layer, params, 3e-7,
+                      [&](int g) { return reference::r_kv_scores(layer, g, params); });
+    }
+    EXPECT_EQ(policy_r_kv.interval, 128);
+    EXPECT_EQ(policy_r_kv.default_window, 8);
+}
+
+TEST(RKv, DropsRepeatedKeysFirst) {
+    Layer layer(1, {60}, 64, 5);
+    std::fill(layer.queries.begin(), layer.queries.end(), 0.0F);  // all equally important
+    for (int t = 10; t < 30; ++t) {
+        std::copy_n(layer.keys[0].begin(), 64, layer.keys[0].begin() + t * 64);
+    }
+    const PolicyParams params{.cap = 39, .window_size = 8};
+    const Scores got = score(policy_r_kv, Shown(layer, 8, 1).seen, params);
+    const auto kept = keep(policy_r_kv, params, got[0], 60);
+    const auto repeated = std::count_if(
+        kept.begin(), kept.end(), [](std::int32_t t) { return t == 0 || (t >= 10 && t < 30); });
+    EXPECT_EQ(repeated, 1) << "of 21 equal keys one should stay";
+    EXPECT_TRUE(std::find(kept.begin(), kept.end(), 29) != kept.end()) << "the newest of them";
+}
+
 TEST(Policies, KeepShortPromptsWhole) {
-    for (const Policy* policy : {&policy_knorm, &policy_keydiff, &policy_lagkv, &policy_tova}) {
+    for (const Policy* policy :
+         {&policy_knorm, &policy_keydiff, &policy_lagkv, &policy_tova, &policy_r_kv}) {
         for (const int tokens : {1, 2, 5, 19, 20, 21}) {
             const Layer layer(2, {tokens, tokens}, 4, tokens);
             const PolicyParams params{

@@ -9,6 +9,7 @@ namespace winnow {
 
 extern const Policy policy_adakv;
 extern const Policy policy_chunkkv;
+extern const Policy policy_criticalkv;
 extern const Policy policy_knorm;
 extern const Policy policy_pyramidkv;
 extern const Policy policy_snapkv;
@@ -155,9 +156,55 @@ TEST(AdaKv, WhereAllTokensFitTheRestIsSharedOut) {
     EXPECT_EQ(head_budgets(shown.seen, params, scores, 15), (std::vector<int>{31, 4, 10}));
 }
 
+TEST(CriticalKv, MatchesTheFormula) {
+    unsigned seed = 90;
+    constexpr int kEmbed = 20, kPadded = 32, kDims = 8;
+    for (const int group : {1, 3}) {
+        for (const auto& [budget, window, sinks] : {std::tuple{60, 8, 0}, {61, 1, 4}, {20, 8, 4}}) {
+            Layer layer(group, {300, 280}, kDims, seed++);
+            std::mt19937 generator(seed);
+            std::normal_distribution<float> normal(0.0F, 1.0F);
+            std::vector<float> plain, output;  // [H][D][E], and with padded rows
+            for (int row = 0; row < 2 * group * kDims; ++row) {
+                for (int e = 0; e < kPadded; ++e) {
+                    output.push_back(e < kEmbed ? normal(generator) : 0.0F);
+                    if (e < kEmbed) {
+                        plain.push_back(output.back());
+                    }
+                }
+            }
+            // Values of very different length, so that the norms decide.
+            for (std::size_t i = 0; i < layer.values[0].size(); ++i) {
+                const float factor = i / kDims % 7 == 3 ? 20.0F : 1.0F;
+                layer.values[0][i] = f32_to_f16(f16_to_f32(layer.values[0][i]) * factor);
+            }
+            const PolicyParams params = with_base(policy_snapkv, budget, window, sinks);
+            std::vector<Scores> all;
+            for (const int threads : {1, 2, 3}) {
+                Shown shown(layer, window, threads, false, budget);
+                shown.seen.output = output.data();
+                shown.seen.embedding = kEmbed;
+                all.push_back(score(policy_criticalkv, shown.seen, params));
+                EXPECT_TRUE(same_bits(all[0], all.back()));
+            }
+            for (int g = 0; g < 2; ++g) {
+                const int tokens = layer.tokens[g];
+                std::vector<double> base = reference::snapkv_scores(layer, g, params);
+                base.resize(tokens, 0.0);
+                const auto want = reference::criticalkv_kept(layer, g, base, plain, kEmbed, budget,
+                                                             sinks, window);
+                EXPECT_EQ(keep(policy_criticalkv, params, all[0][g], tokens), want)
+                    << "head " << g << " budget " << budget;
+                EXPECT_NE(want, reference::keep_best(base, tokens, budget, sinks, window))
+                    << "the norms should matter";
+            }
+        }
+    }
+}
+
 TEST(Selectors, TakeTheBudgetAndTheRulesOfTheirBase) {
     const PolicyParams params = with_base(policy_pyramidkv, 64, 8, 2);
-    for (const Policy* policy : {&policy_adakv, &policy_chunkkv}) {
+    for (const Policy* policy : {&policy_adakv, &policy_chunkkv, &policy_criticalkv}) {
         for (int layer = 0; layer < 4; ++layer) {
             EXPECT_EQ(policy->budget(params, layer, 4, 1000),
                       policy_pyramidkv.budget(params, layer, 4, 1000));
@@ -182,6 +229,10 @@ TEST(Selectors, NamesAreResolved) {
     EXPECT_EQ(names("adakv:knorm"), "adakv knorm");
     EXPECT_EQ(names("adakv:chunkkv"), "adakv chunkkv snapkv");
     EXPECT_EQ(names("adakv:chunkkv:h2o"), "adakv chunkkv h2o");
+    EXPECT_EQ(names("criticalkv:expected_attention"), "criticalkv expected_attention");
+    EXPECT_EQ(names("adakv:criticalkv"), "adakv criticalkv snapkv");
+    EXPECT_EQ(needs_of(find_policies("criticalkv:expected_attention")),
+              kNeedsKeys | kNeedsValues | kNeedsOutput | kNeedsQueryStats);
     EXPECT_EQ(&find_policy("adakv:tova"), &policy_adakv);
     EXPECT_EQ(needs_of(find_policies("adakv:h2o")), unsigned{kNeedsColumnSums});
     EXPECT_EQ(needs_of(find_policies("adakv")), unsigned{kNeedsWindow});

@@ -120,6 +120,21 @@ TEST(Ruler, TheSameOnEveryMachine) {
     EXPECT_EQ(hash, 10560753463886160937U);
 }
 
+TEST(Ruler, SamplesComeInAnyOrder) {
+    for (const std::string& task : synthetic_tasks()) {
+        const RulerOptions options = options_for(task, 2048, 4);
+        const Dataset all = generate(options);
+        const RulerGenerator generator(options, testing::piece_tokenizer());
+        EXPECT_EQ(generator.tasks(), std::vector<std::string>{task});
+        for (const int i : {3, 1, 2}) {
+            EXPECT_EQ(generator.sample(task, i).input,
+                      all.samples[static_cast<std::size_t>(i)].input);
+        }
+        EXPECT_EQ(generator.sample(task, 700).index, 700);
+        EXPECT_TRUE(has(error_text([&] { generator.sample("qa_1", 0); }), "none of the tasks"));
+    }
+}
+
 TEST(Ruler, FewTokenizationsPerSample) {
     for (const std::string& task : synthetic_tasks()) {
         const Tokenizer plain = testing::piece_tokenizer();

@@ -141,7 +141,7 @@ void expect_same_stores(Session& a, Session& b, const std::string& label) {
             x.read(g, k_x.data(), v_x.data(), at_x.data());
             y.read(g, k_y.data(), v_y.data(), at_y.data());
             EXPECT_TRUE(k_x == k_y && v_x == v_y && at_x == at_y) << label << " layer " << layer;
-            for (int r = 0; x.has_sums() && r < h.query_heads / h.kv_heads; ++r) {
+            for (int r = 0; x.has_sums() && r < x.sum_rows(); ++r) {
                 const float* sums_x = x.sums(g) + r * x.sums_stride(g);
                 const float* sums_y = y.sums(g) + r * y.sums_stride(g);
                 EXPECT_EQ(std::vector<float>(sums_x, sums_x + n),

@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "attend/peaks.h"
 #include "core/threads.h"
 #include "kernels/dense.h"
 
@@ -182,8 +183,9 @@ void DecodeAttention::merge(const DecodeItem& item, int g, std::span<const Piece
             float* raw = pieces[0].raw + r * pieces[0].raw_stride;
             const int tokens = item.store->tokens(g);
             exp_and_sum(raw, tokens, best);
-            add_scaled(sums + (r % item.store->sum_rows()) * item.store->sums_stride(g), raw,
-                       tokens, 1.0F / total);
+            (item.store->memory().largest ? raise_to : add_scaled)(
+                sums + (r % item.store->sum_rows()) * item.store->sums_stride(g), raw, tokens,
+                1.0F / total);
         }
     }
 }

@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "attend/peaks.h"
 #include "core/threads.h"
 #include "kernels/dense.h"
 
@@ -139,7 +140,7 @@ void PrefillAttention::attend_block(const LayerKv& kv, const PrefillQueries& que
 }
 
 void PrefillAttention::attend_and_sum(const LayerKv& kv, const PrefillQueries& queries, float* out,
-                                      float* column_sums, std::size_t stride) {
+                                      float* column_sums, std::size_t stride, bool largest) {
     int longest = 0;
     for (const LayerKv::Head& head : kv.heads()) {
         longest = std::max(longest, head.kept + queries.first + queries.count);
@@ -150,12 +151,12 @@ void PrefillAttention::attend_and_sum(const LayerKv& kv, const PrefillQueries& q
         scratch.emplace_back(meter_, kSumTokens, head_dim_, padded(longest));
     }
     parallel_for(workers, queries.query_heads, [&](int h, int thread) {
-        sum_head(kv, queries, h, out, column_sums + h * stride, scratch[thread]);
+        sum_head(kv, queries, h, out, column_sums + h * stride, largest, scratch[thread]);
     });
 }
 
 void PrefillAttention::sum_head(const LayerKv& kv, const PrefillQueries& queries, int h, float* out,
-                                float* sums, Scratch& s) {
+                                float* sums, bool largest, Scratch& s) {
     const int dims = head_dim_;
     const int width = padded(dims);
     const int heads = queries.query_heads;
@@ -194,7 +195,7 @@ void PrefillAttention::sum_head(const LayerKv& kv, const PrefillQueries& queries
             float* x = s.raw.data() + row * stride;
             const int visible = seen + row + 1;
             exp_and_sum(x, visible, s.best[row]);
-            add_scaled(sums, x, visible, 1.0F / s.total[row]);
+            (largest ? raise_to : add_scaled)(sums, x, visible, 1.0F / s.total[row]);
             float* result = out + source(first + row);
             std::copy_n(s.sums.data() + static_cast<std::size_t>(row) * width, dims, result);
             scale_by(result, dims, 1.0F / s.total[row]);

@@ -3,20 +3,21 @@
 // tokens, so tiles laid end to end read as one longer tile. n = group_size, all numbers f16 or
 // packed codes (code_pack.h), no padding:
 //
-//   axis 0, per channel     scales [D] | zeros [D] | codes [D] runs of [n]
-//     A group is the n tokens of one channel. A kernel keeps the scores of all n tokens in
-//     registers and walks over the channels, so nothing is summed across lanes. At 4 bits and
-//     n = 32 a run takes 16 bytes: low nibbles are tokens 0..15, high nibbles tokens 16..31.
+//   axis 0, per channel     scales [D] | zeros [D] | codes
+//     A group is the n tokens of one channel.
+//   axis 1, per token       scales [D/n][n] | zeros [D/n][n] | codes
+//     A group is n channels of one token; scales of a channel group are adjacent over tokens.
 //
-//   axis 1, per token       scales [D/n][n] | zeros [D/n][n] | codes [n] runs of [D]
-//     A group is n channels of one token; scales of a channel group are adjacent over tokens. At
-//     4 bits and D = 64 a row takes 32 bytes: low nibbles are channels 0..31, high nibbles 32..63.
+// The codes are one panel (code_pack.h): [D channels][n tokens] for keys, [n tokens][D channels]
+// for values, on either axis. What a kernel sums over are its rows, so nothing is ever summed
+// across lanes: scores of n tokens, or D channels of the output, stay in registers.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "cache/format.h"
+#include "kernels/packed.h"
 
 namespace winnow {
 
@@ -50,7 +51,11 @@ void affine_add_v(const FormatSpec& spec, AffineZero zero, const TileView& tile,
 float affine_value(const FormatSpec& spec, Side side, AffineZero zero, const std::uint8_t* tile,
                    int token, int channel);
 
-// The scalar references of the two kernels; also used where kernels/packed.h has no fast one.
+/// A packed side's tile as the kernels of kernels/packed.h read it.
+AffineBlocks affine_blocks(const FormatSpec& spec, Side side, AffineZero zero,
+                           const TileView& tile);
+
+// The scalar references of the two kernels: plain floats over restored rows.
 void affine_dot_k_reference(const FormatSpec& spec, AffineZero zero, const TileView& tile,
                             const float* q, int heads, float* scores, std::size_t stride);
 void affine_add_v_reference(const FormatSpec& spec, AffineZero zero, const TileView& tile,

@@ -1,5 +1,7 @@
 #include "cache/code_pack.h"
 
+#include <cstring>
+
 namespace winnow {
 namespace {
 
@@ -46,13 +48,98 @@ void unpack_run(int bits, const std::uint8_t* packed, int count, Code* codes) {
     }
 }
 
-// Code `index` of one plane.
-int plane_code(int width, const std::uint8_t* packed, int count, int index) {
-    const int stride = count * width / 8;
-    return packed[index % stride] >> (index / stride * width) & ((1 << width) - 1);
+// The same over 16-bit words, for a run of 8 rows.
+template <int Width, int Shift>
+void pack_words(const std::uint8_t* codes, int lanes, std::uint8_t* out) {
+    const int words = lanes * Width / 2;
+    constexpr unsigned kMask = (1U << Width) - 1U;
+    for (int i = 0; i < words; ++i) {
+        unsigned word = 0;
+        for (int stripe = 0; stripe < 16 / Width; ++stripe) {
+            word |= (codes[stripe * words + i] >> Shift & kMask) << (stripe * Width);
+        }
+        const auto stored = static_cast<std::uint16_t>(word);
+        std::memcpy(out + 2 * i, &stored, sizeof stored);
+    }
 }
 
+template <int Width, int Shift>
+void unpack_words(const std::uint8_t* packed, int lanes, std::uint8_t* codes) {
+    const int words = lanes * Width / 2;
+    constexpr int kMask = (1 << Width) - 1;
+    for (int stripe = 0; stripe < 16 / Width; ++stripe) {
+        std::uint8_t* out = codes + stripe * words;
+        for (int i = 0; i < words; ++i) {
+            std::uint16_t word;
+            std::memcpy(&word, packed + 2 * i, sizeof word);
+            const int part = (word >> (stripe * Width) & kMask) << Shift;
+            out[i] = static_cast<std::uint8_t>(Shift == 0 ? part : out[i] + part);
+        }
+    }
+}
+
+// Element `index` of one plane of a run.
+int word_code(int width, const std::uint8_t* plane, int lanes, int index) {
+    const int words = lanes * width / 2;
+    std::uint16_t word;
+    std::memcpy(&word, plane + 2 * (index % words), sizeof word);
+    return word >> (index / words * width) & ((1 << width) - 1);
+}
+
+constexpr int kRunRows = 8;
+constexpr int kMaxLanes = 1024;
+
 }  // namespace
+
+void pack_panel(int bits, const std::uint8_t* codes, int rows, int lanes, std::uint8_t* out) {
+    std::uint8_t run[kRunRows * kMaxLanes];  // in the order of pairs
+    for (int row = 0; row < rows; row += kRunRows, codes += kRunRows * lanes) {
+        for (int i = 0; i < kRunRows; ++i) {
+            std::uint8_t* to = run + i / 2 * 2 * lanes + i % 2;
+            for (int lane = 0; lane < lanes; ++lane) to[2 * lane] = codes[i * lanes + lane];
+        }
+        switch (bits) {
+            case 2:
+                pack_words<2, 0>(run, lanes, out);
+                break;
+            case 3:
+                pack_words<2, 0>(run, lanes, out);
+                pack_words<1, 2>(run, lanes, out + 2 * lanes);
+                break;
+            case 4:
+                pack_words<4, 0>(run, lanes, out);
+                break;
+            default:
+                pack_words<8, 0>(run, lanes, out);
+        }
+        out += packed_bytes(bits, kRunRows * lanes);
+    }
+}
+
+void unpack_panel(int bits, const std::uint8_t* packed, int rows, int lanes, std::uint8_t* codes) {
+    std::uint8_t run[kRunRows * kMaxLanes];
+    for (int row = 0; row < rows; row += kRunRows, codes += kRunRows * lanes) {
+        switch (bits) {
+            case 2:
+                unpack_words<2, 0>(packed, lanes, run);
+                break;
+            case 3:
+                unpack_words<2, 0>(packed, lanes, run);
+                unpack_words<1, 2>(packed + 2 * lanes, lanes, run);
+                break;
+            case 4:
+                unpack_words<4, 0>(packed, lanes, run);
+                break;
+            default:
+                unpack_words<8, 0>(packed, lanes, run);
+        }
+        packed += packed_bytes(bits, kRunRows * lanes);
+        for (int i = 0; i < kRunRows; ++i) {
+            const std::uint8_t* from = run + i / 2 * 2 * lanes + i % 2;
+            for (int lane = 0; lane < lanes; ++lane) codes[i * lanes + lane] = from[2 * lane];
+        }
+    }
+}
 
 void pack_codes(int bits, const std::uint8_t* codes, int count, std::uint8_t* out) {
     switch (bits) {
@@ -76,10 +163,11 @@ void unpack_codes(int bits, const std::uint8_t* packed, int count, float* codes)
     unpack_run(bits, packed, count, codes);
 }
 
-int unpack_code(int bits, const std::uint8_t* packed, int count, int index) {
-    if (bits != 3) return plane_code(bits, packed, count, index);
-    return plane_code(2, packed, count, index) | plane_code(1, packed + count / 4, count, index)
-                                                     << 2;
+int panel_code(int bits, const std::uint8_t* packed, int lanes, int row, int lane) {
+    const std::uint8_t* run = packed + packed_bytes(bits, row / kRunRows * kRunRows * lanes);
+    const int index = row % kRunRows / 2 * 2 * lanes + 2 * lane + row % 2;
+    if (bits != 3) return word_code(bits, run, lanes, index);
+    return word_code(2, run, lanes, index) | word_code(1, run + 2 * lanes, lanes, index) << 2;
 }
 
 }  // namespace winnow

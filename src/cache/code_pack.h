@@ -4,6 +4,14 @@
 // are the first half of the run and the high nibbles the second, at 2 bits there are four
 // quarters, and one shift and one mask give whole vectors of consecutive codes. 3 bits are a
 // 2-bit plane (the low bits) followed by a 1-bit plane (the high bit).
+//
+// A panel [rows][lanes] is what integer kernels read (kernels/panel-inl.h). Eight rows at a time
+// are one run, whose codes are ordered by pairs of rows: (0, lane 0), (1, lane 0), (0, lane 1), ..
+// then rows 2 and 3, and so on. The run is striped as above, but over 16-bit words: a plane of b
+// bits has lanes*b/2 words, code e sits in word e % words at bit (e / words) * b. A shift and a
+// mask then leave two rows of a lane in one 32-bit lane, which a multiply-add of pairs takes.
+// (Byte stripes of one row were tried first: codes had to be widened to floats, four times the
+// instructions. Bytes of four rows suit vpdpbusd, but then coefficients have 8 bits.)
 #pragma once
 
 #include <cstddef>
@@ -23,7 +31,11 @@ void pack_codes(int bits, const std::uint8_t* codes, int count, std::uint8_t* ou
 void unpack_codes(int bits, const std::uint8_t* packed, int count, std::uint8_t* codes);
 void unpack_codes(int bits, const std::uint8_t* packed, int count, float* codes);
 
-/// Code `index` of one run.
-int unpack_code(int bits, const std::uint8_t* packed, int count, int index);
+/// Packs codes [rows][lanes], both multiples of 8, into packed_bytes(bits, rows * lanes).
+void pack_panel(int bits, const std::uint8_t* codes, int rows, int lanes, std::uint8_t* out);
+/// The codes of a panel, [rows][lanes].
+void unpack_panel(int bits, const std::uint8_t* packed, int rows, int lanes, std::uint8_t* codes);
+/// One code of a panel.
+int panel_code(int bits, const std::uint8_t* packed, int lanes, int row, int lane);
 
 }  // namespace winnow

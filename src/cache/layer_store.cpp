@@ -39,6 +39,9 @@ LayerStore::LayerStore(std::span<const SpanLayout> tiers, int kv_heads, int quer
         }
         sums_.emplace_back(policy, 0, "running sums of attention");
     }
+    if (memory.moments) {
+        moments_ = QueryMoments(policy, query_heads, layout().spec.head_dim, memory.moments_skip);
+    }
     fitted_ = true;
     for (int tier = 0; tier < this->tiers(); ++tier) {
         int same = 0;
@@ -383,6 +386,12 @@ void LayerStore::read_queries(float* out) const {
     }
 }
 
+void LayerStore::add_queries(const float* q, int count, int position, int threads) {
+    if (memory_.moments) {
+        moments_.add(q, count, position, *layout().rope, threads);
+    }
+}
+
 float* LayerStore::sums(int g) {
     const auto needed = static_cast<std::size_t>(tokens(g));
     if (sums_stride_[g] < needed) {
@@ -424,7 +433,7 @@ std::size_t LayerStore::bytes() const {
 }
 
 std::size_t LayerStore::policy_bytes() const {
-    std::size_t total = ring_.bytes();
+    std::size_t total = ring_.bytes() + moments_.bytes();
     for (const Buffer<float>& sums : sums_) {
         total += sums.bytes();
     }
@@ -436,6 +445,7 @@ std::unique_ptr<LayerStore> LayerStore::clone(MemoryMeter* cache, MemoryMeter* p
         std::make_unique<LayerStore>(layouts_, kv_heads_, query_heads_, memory_, cache, policy);
     copy->fitted_ = fitted_;
     copy->ring_ = ring_.clone(policy);
+    copy->moments_ = moments_.clone(policy);
     copy->queries_ = queries_;
     copy->next_query_ = next_query_;
     copy->sums_stride_ = sums_stride_;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cache/layer_kv.h"
+#include "cache/query_moments.h"
 #include "cache/span.h"
 
 namespace winnow {
@@ -17,6 +18,9 @@ struct LayerMemory {
     int window = 0;            ///< W queries in the ring; 0: none
     bool column_sums = false;  ///< running sums of attention received
     bool one_row = false;      ///< one sum per kv head and token, not one per query head
+    bool largest = false;      ///< the largest attention received instead of the sum
+    bool moments = false;      ///< mean and covariance of the queries before RoPE
+    int moments_skip = 0;      ///< first positions whose queries are left out of these
 };
 
 /// A kv head's tokens may lie at several precisions: a span per tier, each with its own layout. New
@@ -76,6 +80,12 @@ class LayerStore {
     /// The remembered queries in time order, widened to f32 [queries()][H][D].
     void read_queries(float* out) const;
 
+    /// Adds queries [count][H][D], post-RoPE, of positions `position`.. to the moments, where the
+    /// policy keeps them. The same bits for any chunks and threads.
+    void add_queries(const float* q, int count, int position, int threads);
+    const QueryMoments& moments() const { return moments_; }
+
+    const LayerMemory& memory() const { return memory_; }
     bool has_sums() const { return memory_.column_sums; }
     /// Rows of the running sums: one per query head of the group, or one for all of them.
     int sum_rows() const { return memory_.one_row ? 1 : query_heads_ / kv_heads_; }
@@ -113,6 +123,7 @@ class LayerStore {
         side_;  // [tiers]; [floats], or [G][floats] where heads have their own
     bool fitted_ = false;
     Buffer<f16> ring_;  // [W][H][D]
+    QueryMoments moments_;
     int queries_ = 0;
     int next_query_ = 0;
     std::vector<Buffer<float>> sums_;  // per kv head [R][stride]

@@ -52,6 +52,13 @@ class Segment {
             s.layers[layer].store = s.new_store(layer);
         }
         session_.prefill(tokens, progress);
+        const std::size_t pairs = static_cast<std::size_t>(s.plan.rope->params().dims) / 2;
+        cos_.resize(tokens.size() * pairs);
+        sin_.resize(tokens.size() * pairs);
+        for (std::size_t t = 0; t < tokens.size(); ++t) {
+            s.plan.rope->angles(static_cast<int>(t), cos_.data() + t * pairs,
+                                sin_.data() + t * pairs);
+        }
     }
 
     /// Appends one layer's samples, at most `most` per side.
@@ -127,12 +134,25 @@ class Segment {
             }
             const float share = p[j] * p[j];
             rows.v_weight[j] += share;
-            std::copy_n(q, d, turned.data());
-            session_.impl().plan.rope->unrotate(turned.data(), j);
+            turn_back(q, j, turned.data());
             const float weight = share * apart * scale * scale;
             for (int c = 0; c < d; ++c) {
                 rows.k_weight[j * d + c] += weight * turned[c] * turned[c];
             }
+        }
+    }
+
+    // q against the rotation of position j: what a key before RoPE is multiplied by.
+    void turn_back(const float* q, int j, float* out) {
+        const RopeParams& rope = session_.impl().plan.rope->params();
+        const int pairs = rope.dims / 2;
+        const float* cos = cos_.data() + static_cast<std::size_t>(j) * pairs;
+        const float* sin = sin_.data() + static_cast<std::size_t>(j) * pairs;
+        std::copy(q + rope.dims, q + dims(), out + rope.dims);
+        for (int p = 0; p < pairs; ++p) {
+            const int a = rope.halves ? p : 2 * p, b = rope.halves ? p + pairs : 2 * p + 1;
+            out[a] = q[a] * cos[p] + q[b] * sin[p];
+            out[b] = q[b] * cos[p] - q[a] * sin[p];
         }
     }
 
@@ -177,6 +197,7 @@ class Segment {
 
     int tokens_;
     Session session_;
+    std::vector<float> cos_, sin_;  // [T][pairs]
 };
 
 std::vector<float> levels_of(std::vector<WeightedSample> samples, int bits) {

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "core/threads.h"
+#include "engine/output_projection.h"
 #include "prune/select.h"
 
 namespace winnow {
@@ -23,10 +24,11 @@ double ms_since(Clock::time_point start) {
 /// A layer's tokens in the shape a policy reads.
 class Observed {
   public:
-    Observed(const Session::Impl& session, int layer, const LayerView& view,
+    Observed(Session::Impl& session, int layer, const LayerView& view,
              const std::vector<int>& budget) {
         const Hparams& h = session.hparams();
-        const int group = h.query_heads / h.kv_heads;
+        const LayerStore& store = *session.layers[layer].store;
+        const int sum_rows = store.sum_rows();
         int newest = -1;
         for (int g = 0; g < h.kv_heads; ++g) {
             const LayerKv::Head& head = view.kv->head(g);
@@ -39,8 +41,8 @@ class Observed {
             newest = head.tokens > 0 ? std::max(newest, head.positions[head.tokens - 1]) : newest;
             if (view.column_sums != nullptr) {
                 std::vector<float>& sums = sums_.emplace_back();
-                for (int r = 0; r < group; ++r) {
-                    const float* row = view.column_sums + (g * group + r) * view.stride;
+                for (int r = 0; r < sum_rows; ++r) {
+                    const float* row = view.column_sums + (g * sum_rows + r) * view.stride;
                     sums.insert(sums.end(), row, row + head.tokens);
                 }
                 seen.column_sums = sums.data();
@@ -63,6 +65,7 @@ class Observed {
                  .next_position = newest + 1,
                  .embedding = h.embedding,
                  .heads = heads_};
+        observe_more(session, layer, store);
     }
 
     /// Lets the policy score all tokens, once.
@@ -78,10 +81,25 @@ class Observed {
     const std::vector<float>& scores(int g) const { return scores_[g]; }
 
   private:
+    void observe_more(Session::Impl& session, int layer, const LayerStore& store) {
+        if ((session.plan.needs & kNeedsQueryStats) != 0) {
+            store.moments().read(mean_, covariance_);
+            seen_.queries = {.count = store.moments().count(),
+                             .mean = mean_.data(),
+                             .covariance = covariance_.data()};
+        }
+        if ((session.plan.needs & kNeedsOutput) != 0) {
+            output_ = output_projection(session.m(), layer, &session.work);
+            seen_.output = output_.data();
+        }
+    }
+
     std::vector<HeadObservation> heads_;
     std::vector<std::vector<float>> sums_;
     std::vector<std::vector<float>> scores_;
     std::vector<float*> rows_;
+    std::vector<float> mean_, covariance_;  // of the queries, where the policy needs them
+    Buffer<float> output_;                  // W_o, likewise
     Observation seen_;
     bool scored_ = false;
 };
@@ -165,7 +183,7 @@ LayerKv unpack_layer(Session::Impl& session, const LayerStore& store) {
 }
 
 void keep_sums(LayerStore& store, const LayerView& view, const Kept* kept) {
-    const int group = store.query_heads() / store.kv_heads();
+    const int rows = store.sum_rows();
     for (int g = 0; store.has_sums() && g < store.kv_heads(); ++g) {
         std::vector<std::int32_t> all;
         if (kept == nullptr) {
@@ -173,7 +191,7 @@ void keep_sums(LayerStore& store, const LayerView& view, const Kept* kept) {
                 all.push_back(t);
             }
         }
-        store.replace_sums(g, view.column_sums + g * group * view.stride, view.stride,
+        store.replace_sums(g, view.column_sums + g * rows * view.stride, view.stride,
                            kept == nullptr ? all : (*kept)[g]);
     }
 }
@@ -229,6 +247,12 @@ void compress_layer(std::span<Session::Impl* const> sessions, int layer,
     });
 }
 
+void compress_to(Session::Impl& session, int layer, const LayerView& view,
+                 const std::vector<int>& budgets) {
+    std::vector<int>& budget = session.layers[layer].budget = budgets;
+    pack_selected(session, layer, view, select_layer(session, layer, view, 0, budget, false));
+}
+
 void evict_if_over(Session::Impl& session, int layer) {
     SessionLayer& state = session.layers[layer];
     LayerStore& store = *state.store;
@@ -250,13 +274,13 @@ void evict_if_over(Session::Impl& session, int layer) {
     store.read_queries(view.window_queries.data());
     std::vector<float> sums;
     if (store.has_sums()) {
-        const int group = h.query_heads / h.kv_heads;
+        const int rows = store.sum_rows();
         view.stride = static_cast<std::size_t>(store.longest());
-        sums.resize(view.stride * h.query_heads);
-        for (int head = 0; head < h.query_heads; ++head) {
-            const int g = head / group;
-            const float* from = store.sums(g) + (head % group) * store.sums_stride(g);
-            std::copy_n(from, store.tokens(g), sums.data() + head * view.stride);
+        sums.resize(view.stride * h.kv_heads * rows);
+        for (int row = 0; row < h.kv_heads * rows; ++row) {
+            const int g = row / rows;
+            const float* from = store.sums(g) + (row % rows) * store.sums_stride(g);
+            std::copy_n(from, store.tokens(g), sums.data() + row * view.stride);
         }
         view.column_sums = sums.data();
     }

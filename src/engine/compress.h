@@ -13,7 +13,7 @@ struct LayerView {
     const LayerKv* kv = nullptr;          // all tokens of the layer, older and new
     std::vector<float> window_queries{};  // [window][H][D] of the newest tokens
     int window = 0;
-    const float* column_sums = nullptr;  // [H][stride]
+    const float* column_sums = nullptr;  // [G * sum_rows()][stride]
     std::size_t stride = 0;
 };
 
@@ -24,6 +24,10 @@ struct LayerView {
 void compress_layer(std::span<Session::Impl* const> sessions, int layer,
                     std::span<const LayerView> views, std::span<const int> tokens,
                     std::span<double> ms);
+
+/// The same for one session with a budget per kv head that was found over all layers.
+void compress_to(Session::Impl& session, int layer, const LayerView& view,
+                 const std::vector<int>& budgets);
 
 /// Runs the policy again over a span that one more token would take past its budget and slack.
 void evict_if_over(Session::Impl& session, int layer);

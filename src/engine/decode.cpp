@@ -76,6 +76,7 @@ void decode(std::span<Session::Impl* const> sessions, std::span<const std::int32
             LayerStore& store = *sessions[i]->layers[layer].store;
             store.append(k.data() + i * k_row, v.data() + i * k_row, positions[i]);
             store.push_query(q.data() + i * q_row);
+            store.add_queries(q.data() + i * q_row, 1, positions[i], 1);
             items[i] = {
                 .store = &store, .q = q.data() + i * q_row, .out = attended.data() + i * q_row};
         }

@@ -3,11 +3,21 @@
 #include <algorithm>
 #include <cmath>
 
+#include "attend/peaks.h"
 #include "engine/compress.h"
 #include "model/blocks.h"
 #include "model/weights.h"
 
 namespace winnow {
+
+namespace {
+
+// Peaks come from a second pass over the prompt, not from its own queries.
+bool takes_sums(const LayerStore& store) {
+    return store.has_sums() && !store.memory().largest;
+}
+
+}  // namespace
 
 // The two graph pieces of one layer for one chunk size.
 struct Pass::ChunkGraphs {
@@ -47,10 +57,49 @@ void Pass::embed() {
 }
 
 void Pass::run_layer(int layer) {
+    const LayerKv kv = read_layer(layer);
+    if (keep_) {
+        compress(layer, kv);
+    }
+    sums_.resize(0);
+}
+
+LayerKv Pass::read_layer(int layer) {
     LayerKv kv = open_layer(*session_.layers[layer].store);
     start_sums(layer, kv);
+    run_chunks(layer, kv);
+    return kv;
+}
+
+void Pass::repeat_layer(int layer, const LayerKv& before, float* peaks, std::size_t stride) {
+    std::vector<int> kept;
+    for (const LayerKv::Head& head : before.heads()) {
+        kept.push_back(head.tokens);
+    }
+    LayerKv kv(&session_.work, kept, count_, h_.head_dim);
+    sums_stride_ = 0;
+    for (int g = 0; g < h_.kv_heads; ++g) {
+        const LayerKv::Head& from = before.head(g);
+        const LayerKv::Head& to = kv.head(g);
+        std::copy_n(from.k, static_cast<std::size_t>(kept[g]) * h_.head_dim, to.k);
+        std::copy_n(from.v, static_cast<std::size_t>(kept[g]) * h_.head_dim, to.v);
+        std::copy_n(from.positions, kept[g], to.positions);
+        sums_stride_ = std::max(sums_stride_, static_cast<std::size_t>(to.tokens));
+    }
+    sums_ = Buffer<float>(&session_.work, sums_stride_ * h_.query_heads, "peaks of attention");
+    peaks_ = true;
+    run_chunks(layer, kv);
+    const int group = h_.query_heads / h_.kv_heads;
+    for (int head = 0; head < h_.query_heads; ++head) {
+        const int g = head / group;
+        raise_to(peaks + g * stride, sums_.data() + head * sums_stride_, kept[g], 1.0F);
+    }
+    sums_.resize(0);
+}
+
+void Pass::run_chunks(int layer, LayerKv& kv) {
     // Past its K and V the last layer matters for the last token only, unless someone looks.
-    const bool last = layer == h_.layers - 1 && keep_;
+    const bool last = layer == h_.layers - 1 && (keep_ || peaks_);
     const int tail = count_ % chunk_ == 0 ? chunk_ : count_ % chunk_;
     std::vector<ChunkGraphs> sizes;
     sizes.reserve(2);
@@ -66,10 +115,6 @@ void Pass::run_layer(int layer) {
         run_chunk(layer, first, sizes.back(), kv, needed || !sums_.empty(), needed);
         report(layer, first + rows);
     }
-    if (keep_) {
-        compress(layer, kv);
-    }
-    sums_.resize(0);
 }
 
 // The layer's K and V: what is kept already, and room for the new tokens.
@@ -91,7 +136,7 @@ void Pass::start_sums(int layer, const LayerKv& kv) {
     LayerStore* asking = nullptr;
     for (const Session::Impl* session : sessions_) {
         LayerStore* store = session->layers[layer].store.get();
-        asking = asking == nullptr && store->has_sums() ? store : asking;
+        asking = asking == nullptr && takes_sums(*store) ? store : asking;
     }
     if (!keep_ || asking == nullptr) {
         return;
@@ -119,6 +164,7 @@ void Pass::remember_queries(int layer, int first, int rows) {
             store.push_query(q_.data() + i * row);
         }
         if (keep_) {
+            store.add_queries(q_.data(), rows, session->position + first, session->m().threads);
             store.note_queries(q_.data(), rows);
         }
     }
@@ -130,7 +176,7 @@ void Pass::run_chunk(int layer, int first, ChunkGraphs& graphs, LayerKv& kv, boo
     float* x = hidden_.data() + static_cast<std::size_t>(first) * h_.embedding;
     std::vector<std::int32_t> positions(rows);
     for (int i = 0; i < rows; ++i) {
-        positions[i] = session_.position + first + i;
+        positions[i] = position_ + first + i;
     }
     write_tensor(graphs.x, x);
     write_tensor(graphs.positions, positions.data());
@@ -147,7 +193,8 @@ void Pass::run_chunk(int layer, int first, ChunkGraphs& graphs, LayerKv& kv, boo
                                  .query_heads = h_.query_heads,
                                  .scale = 1.0F / std::sqrt(static_cast<float>(h_.head_dim))};
     if (attend && !sums_.empty()) {
-        attention_.attend_and_sum(kv, queries, attended_.data(), sums_.data(), sums_stride_);
+        attention_.attend_and_sum(kv, queries, attended_.data(), sums_.data(), sums_stride_,
+                                  peaks_);
     } else if (attend) {
         attention_.attend(kv, queries, attended_.data());
     }
@@ -172,7 +219,7 @@ void Pass::compress(int layer, const LayerKv& kv) {
         view.window_queries.resize(static_cast<std::size_t>(view.window) * h_.query_heads *
                                    h_.head_dim);
         store.read_queries(view.window_queries.data());
-        if (store.has_sums()) {
+        if (takes_sums(store)) {
             view.column_sums = sums_.data();
             view.stride = sums_stride_;
         }

@@ -37,6 +37,13 @@ class Pass {
 
     void embed();
     void run_layer(int layer);
+    /// The same without packing: the layer's K and V, whole.
+    LayerKv read_layer(int layer);
+    /// Positions of the tokens begin here instead of at the first session's.
+    void start_at(int position) { position_ = position; }
+    /// Reads the tokens through `before` and leaves it as it is. Raises peaks[g][j], rows of
+    /// `stride`, to the largest softmax weight that its token j gets from them.
+    void repeat_layer(int layer, const LayerKv& before, float* peaks, std::size_t stride);
     void logits_of(int first, int count, float* logits);
     double compress_ms(std::size_t session) const { return compress_ms_[session]; }
 
@@ -46,6 +53,7 @@ class Pass {
         return static_cast<std::size_t>(chunk_) * heads * h_.head_dim;
     }
     LayerKv open_layer(const LayerStore& store);
+    void run_chunks(int layer, LayerKv& kv);
     void run_chunk(int layer, int first, ChunkGraphs& graphs, LayerKv& kv, bool attend, bool mix);
     void start_sums(int layer, const LayerKv& kv);
     void remember_queries(int layer, int first, int rows);
@@ -59,6 +67,8 @@ class Pass {
     int count_;
     int chunk_;
     bool keep_;
+    int position_ = session_.position;
+    bool peaks_ = false;  // sums_ takes the largest attention
     const ProgressCallback* progress_;
     Buffer<float> hidden_;  // [T][E]
     Buffer<float> q_, k_, v_, attended_;

@@ -192,9 +192,14 @@ Plan make_plan(const CacheOptions& options, const Hparams& hparams,
     plan.policy = policies.front();
     plan.params = params_of(o);
     plan.params.bases.assign(policies.begin() + 1, policies.end());
-    const unsigned needs = needs_of(policies);
+    const unsigned needs = plan.needs = needs_of(policies);
+    const bool peaks = (needs & kNeedsPeaks) != 0;
     plan.memory = {.window = (needs & kNeedsWindow) != 0 ? plan.params.window_size : 0,
-                   .column_sums = (needs & kNeedsColumnSums) != 0};
+                   .column_sums = peaks || (needs & kNeedsColumnSums) != 0,
+                   .one_row = peaks,
+                   .largest = peaks,
+                   .moments = (needs & kNeedsQueryStats) != 0,
+                   .moments_skip = plan.params.n_sink};
     plan.rope = rope != nullptr ? std::move(rope) : std::make_shared<RopeTable>(hparams.rope);
     for (int layer = 0; layer < hparams.layers; ++layer) {
         LayerPlan part;

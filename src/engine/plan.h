@@ -24,7 +24,9 @@ struct Plan {
     CacheOptions options;  ///< every default filled in
     const Policy* policy = nullptr;
     PolicyParams params;  ///< cap 0 where it is a share of the prompt
+    unsigned needs = 0;   ///< of the policy and its bases
     LayerMemory memory;
+    int repeat_tokens = 2048;  ///< kvzip: tokens of the prompt that a second pass repeats at once
     std::vector<LayerPlan> layers;
     std::shared_ptr<RopeTable> rope;  ///< the model's; grown under its lock
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "engine/pass.h"
+#include "engine/second_pass.h"
 #include "winnow/error.h"
 
 namespace winnow {
@@ -21,6 +22,10 @@ double ms_since(std::chrono::steady_clock::time_point start) {
         .count();
 }
 
+bool reads_twice(const Session::Impl& session) {
+    return (session.plan.needs & kNeedsPeaks) != 0;
+}
+
 // Says before the work starts that it would not fit.
 void check_memory(std::span<Session::Impl* const> sessions, std::size_t tokens) {
     const Hparams& h = sessions[0]->hparams();
@@ -28,8 +33,10 @@ void check_memory(std::span<Session::Impl* const> sessions, std::size_t tokens) 
     std::uint64_t needed = layer + 4ULL * tokens * h.embedding;
     for (const Session::Impl* session : sessions) {
         const CacheOptions& o = session->plan.options;
-        const double share = o.method == "full" ? 1.0 : 0.0;
-        const double bits = (o.nbits_k + o.nbits_v) / 32.0;
+        // A policy that reads twice holds all layers whole until it has.
+        const bool twice = reads_twice(*session);
+        const double share = o.method == "full" || twice ? 1.0 : 0.0;
+        const double bits = twice ? 1.0 : (o.nbits_k + o.nbits_v) / 32.0;
         needed += static_cast<std::uint64_t>(share * bits * static_cast<double>(layer) * h.layers);
     }
     if (needed > available_memory()) {
@@ -109,6 +116,36 @@ void check_sessions(std::span<Session::Impl* const> sessions,
     check_memory(sessions, tokens.size());
 }
 
+// One pass for all sessions but those that read twice.
+void read_once(std::span<Session::Impl* const> sessions, std::span<Undo> undo,
+               std::span<const std::int32_t> tokens, const ProgressCallback& progress,
+               std::vector<float>& logits) {
+    std::vector<Session::Impl*> once;
+    std::vector<Undo*> states;
+    for (std::size_t i = 0; i < sessions.size(); ++i) {
+        sessions[i]->timing.compress_ms = 0.0;
+        if (!reads_twice(*sessions[i])) {
+            once.push_back(sessions[i]);
+            states.push_back(&undo[i]);
+        }
+    }
+    if (once.empty()) {
+        return;
+    }
+    Pass pass(once, tokens, true, &progress);
+    pass.embed();
+    for (int layer = 0; layer < once[0]->hparams().layers; ++layer) {
+        for (Undo* state : states) {
+            state->open(layer);
+        }
+        pass.run_layer(layer);
+    }
+    pass.logits_of(static_cast<int>(tokens.size()) - 1, 1, logits.data());
+    for (std::size_t i = 0; i < once.size(); ++i) {
+        once[i]->timing.compress_ms = pass.compress_ms(i);
+    }
+}
+
 void finish(Session::Impl& session, std::size_t tokens, const std::vector<float>& logits) {
     session.logits = logits;
     session.position += static_cast<int>(tokens);
@@ -137,18 +174,14 @@ void prefill(std::span<Session::Impl* const> sessions, std::span<const std::int3
             std::max(session->budget_tokens, kept + static_cast<int>(tokens.size()));
     }
     std::vector<float> logits(first.hparams().vocabulary);
-    {
-        Pass pass(sessions, tokens, true, &progress);
-        pass.embed();
-        for (int layer = 0; layer < first.hparams().layers; ++layer) {
-            for (Undo& session : undo) {
-                session.open(layer);
+    read_once(sessions, undo, tokens, progress, logits);
+    for (std::size_t i = 0; i < sessions.size(); ++i) {
+        if (reads_twice(*sessions[i])) {
+            for (int layer = 0; layer < first.hparams().layers; ++layer) {
+                undo[i].open(layer);
             }
-            pass.run_layer(layer);
-        }
-        pass.logits_of(static_cast<int>(tokens.size()) - 1, 1, logits.data());
-        for (std::size_t i = 0; i < sessions.size(); ++i) {
-            sessions[i]->timing.compress_ms = pass.compress_ms(i);
+            read_twice(*sessions[i], tokens, progress, logits.data(),
+                       sessions[i]->timing.compress_ms);
         }
     }
     for (std::size_t i = 0; i < sessions.size(); ++i) {

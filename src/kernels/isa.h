@@ -13,7 +13,7 @@ std::vector<std::string> available_isas();
 /// this machine lacks it or the name is unknown. Not while a kernel runs.
 void force_isa(const std::string& name);
 
-/// Applies WINNOW_ISA (SSE2, SSE4, AVX2, AVX3, AVX3_DL, NEON) if it is set: kernels then run on
+/// Applies WINNOW_ISA (SSE2, SSE4, AVX2, AVX3_DL, NEON) if it is set: kernels then run on
 /// that set and no better one. Throws as force_isa. Called by the library before the first kernel.
 void apply_forced_isa();
 

@@ -17,14 +17,13 @@ struct AffineBlocks {
     int blocks = 0;
     int group = 0;     ///< tokens per block; tokens (axis 0) or channels (axis 1) per scale
     int head_dim = 0;  ///< D
-    int bits = 0;      ///< 2, 4 or 8
+    int bits = 0;      ///< 2, 3, 4 or 8
     int axis = 0;
     bool zero_in_codes = false;  ///< x' = (code - zero) * s instead of code * s + zero
 };
 
-/// Whether the kernels below take such blocks; where not, the caller's scalar reference does.
-bool packed_kernels_take(const AffineBlocks& blocks);
-
+// q and weights, times the scales of a block, are rounded to 16 bits (32,767 is the largest of a
+// head); the products with codes are exact integers.
 /// scores[r][t] = q[r] . k[t]; q is [heads][D], scores rows are `stride` apart.
 void affine_dot_rows(const AffineBlocks& blocks, const float* q, int heads, float* scores,
                      std::size_t stride);
@@ -37,5 +36,13 @@ void f16_dot_rows(const f16* rows, int tokens, int head_dim, const float* q, int
                   float* scores, std::size_t stride);
 void f16_add_rows(const f16* rows, int tokens, int head_dim, const float* weights,
                   std::size_t stride, int heads, float* out);
+
+namespace reference {
+// Of the f16 rows, src/cache/rows.h has the references.
+void affine_dot_rows(const AffineBlocks& blocks, const float* q, int heads, float* scores,
+                     std::size_t stride);
+void affine_add_rows(const AffineBlocks& blocks, const float* weights, std::size_t stride,
+                     int heads, float* out);
+}  // namespace reference
 
 }  // namespace winnow

@@ -1,6 +1,7 @@
 #include "prune/token_rows.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/threads.h"
 #include "kernels/dense.h"
@@ -40,6 +41,15 @@ float dot_rows(const float* a, const float* b, int n) {
     }
     for (; i < n; ++i) {
         part[i % 8] += a[i] * b[i];
+    }
+    return ((part[0] + part[4]) + (part[1] + part[5])) +
+           ((part[2] + part[6]) + (part[3] + part[7]));
+}
+
+float norm1(const float* x, int n) {
+    float part[8] = {};
+    for (int i = 0; i < n; ++i) {
+        part[i % 8] += std::abs(x[i]);
     }
     return ((part[0] + part[4]) + (part[1] + part[5])) +
            ((part[2] + part[6]) + (part[3] + part[7]));

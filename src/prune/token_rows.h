@@ -25,7 +25,8 @@ void for_each_block(const Observation& seen,
 /// Rows [first, first + count) of `from` [T][D] as floats.
 void widen_rows(const f16* from, int first, int count, int head_dim, std::vector<float>& rows);
 
-/// Sum of a[i] * b[i] in a fixed order.
+/// Sum of a[i] * b[i], and of abs(x[i]), in a fixed order.
 float dot_rows(const float* a, const float* b, int n);
+float norm1(const float* x, int n);
 
 }  // namespace winnow

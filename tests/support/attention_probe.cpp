@@ -31,6 +31,7 @@ void record(const Observation& seen, const PolicyParams&, std::span<float* const
         const HeadObservation& head = seen.heads[g];
         const std::size_t n = static_cast<std::size_t>(head.tokens);
         layer.attention.keys[g].assign(head.k, head.k + n * seen.head_dim);
+        layer.attention.values[g].assign(head.v, head.v + n * seen.head_dim);
         layer.column_sums.emplace_back(head.column_sums, head.column_sums + n * group);
         std::fill_n(scores[g], n, 0.0F);
     }

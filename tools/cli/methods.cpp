@@ -10,7 +10,7 @@
 namespace winnow::cli {
 namespace {
 
-constexpr std::size_t kIndent = 16;
+constexpr std::size_t kIndent = 22;
 constexpr std::size_t kTextWidth = 80;
 // Without a model the table is about one kv head of the commonest head dimension.
 constexpr int kCommonHeadDim = 128;

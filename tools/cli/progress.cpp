@@ -23,7 +23,7 @@ ProgressBar::ProgressBar(bool enabled)
 
 ProgressCallback ProgressBar::callback() {
     return [this](const Progress& progress) {
-        if (enabled_ && Clock::now() >= next_) draw(progress);
+        draw(progress);
         return !interrupted();
     };
 }
@@ -33,15 +33,20 @@ void ProgressBar::draw(const Progress& progress) {
                             static_cast<double>(std::max(progress.tokens_total, 1));
     const double share =
         std::clamp((progress.layer + in_layer) / std::max(progress.layers, 1), 0.0, 1.0);
-    const std::string tail = cli::format("  %3.0f %%  layer %d/%d  token %d/%d", 100.0 * share,
-                                         std::min(progress.layer + 1, progress.layers),
-                                         progress.layers, progress.tokens, progress.tokens_total);
-    const int room = terminal_width(kStdErr) - static_cast<int>(tail.size()) - 12;
+    show("prefill", share,
+         cli::format("layer %d/%d  token %d/%d", std::min(progress.layer + 1, progress.layers),
+                     progress.layers, progress.tokens, progress.tokens_total));
+}
+
+void ProgressBar::show(const std::string& label, double share, const std::string& tail) {
+    if (!enabled_ || Clock::now() < next_) return;
+    const std::string end = cli::format("  %3.0f %%  %s", 100.0 * share, tail.c_str());
+    const int room = terminal_width(kStdErr) - static_cast<int>(end.size() + label.size()) - 5;
     const int width = std::clamp(room, 0, 40);
     const auto full = static_cast<std::size_t>(share * width);
     const std::string bar =
         std::string(full, '#') + std::string(static_cast<std::size_t>(width) - full, '.');
-    write_err("\rprefill [" + bar + "]" + tail + "\033[K");
+    write_err("\r" + label + " [" + bar + "]" + end + "\033[K");
     drawn_ = true;
     next_ = Clock::now() + kRedraw;
 }

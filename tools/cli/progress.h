@@ -1,9 +1,10 @@
-// The progress bar of a prefill.
+// The progress bar of a prefill, or of anything else that takes long.
 #pragma once
 
 #include <winnow/winnow.h>
 
 #include <chrono>
+#include <string>
 
 namespace winnow::cli {
 
@@ -18,6 +19,8 @@ class ProgressBar {
 
     /// For Session::prefill: draws, and returns false once Ctrl-C was pressed.
     ProgressCallback callback();
+    /// "label [###...]" and `tail` behind it, at most every 50 ms.
+    void show(const std::string& label, double share, const std::string& tail);
     void clear();
 
   private:

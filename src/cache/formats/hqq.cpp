@@ -6,8 +6,8 @@
 //   shrink(x) = sign(x) relu(|x| - |x|^(p-1) / beta)
 //
 // The layout is kivi's (cache/affine.h draws it), with `zeros` in code units:
-//   axis 0:  scales [D] f16 | zeros [D] f16 | codes [D][n], B bits each
-//   axis 1:  scales [D/n][n] f16 | zeros [D/n][n] f16 | codes [n][D], B bits each
+//   axis 0:  scales [D] f16 | zeros [D] f16 | a panel of codes
+//   axis 1:  scales [D/n][n] f16 | zeros [D/n][n] f16 | a panel of codes
 // A constant group has s = its value, zero = -1 and codes 0.
 //
 // With --outlier-threshold, values beyond it are exact: cache/affine_outliers.h draws that tile.

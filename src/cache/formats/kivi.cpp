@@ -4,8 +4,8 @@
 //   code = clamp(round((x - z) / s), 0, 2^B - 1),  x' = code * s + z
 //
 // A tile is a chain of blocks of n = group_size tokens (cache/affine.h draws them):
-//   K, axis 0:  scales [D] f16 | zeros [D] f16 | codes [D][n], B bits each
-//   V, axis 1:  scales [D/n][n] f16 | zeros [D/n][n] f16 | codes [n][D], B bits each
+//   K, axis 0:  scales [D] f16 | zeros [D] f16 | panel [D][n], B bits each
+//   V, axis 1:  scales [D/n][n] f16 | zeros [D/n][n] f16 | panel [n][D], B bits each
 // Either axis may be chosen on either side. A constant group has s = 0 and restores z.
 #include "cache/affine.h"
 #include "cache/format.h"

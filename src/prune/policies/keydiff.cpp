@@ -67,6 +67,7 @@ const Policy policy_keydiff{
     .needs = kNeedsKeys,
     .protect = protect_ends,
     .score = score,
+    .scores_without_cap = true,
 };
 
 }  // namespace winnow

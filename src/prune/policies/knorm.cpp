@@ -33,6 +33,7 @@ const Policy policy_knorm{
     .needs = kNeedsKeys,
     .protect = protect_ends,
     .score = score,
+    .scores_without_cap = true,
 };
 
 }  // namespace winnow

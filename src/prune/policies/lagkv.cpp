@@ -120,6 +120,7 @@ const Policy policy_lagkv{
     .default_sinks = 4,
     .protect = protect,
     .score = score,
+    .scores_without_cap = true,
 };
 
 }  // namespace winnow

@@ -35,6 +35,7 @@ const Policy policy_tova{
     .default_window = 1,
     .protect = protect_ends,
     .score = score,
+    .scores_without_cap = true,
 };
 
 }  // namespace winnow

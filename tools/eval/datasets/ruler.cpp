@@ -4,6 +4,8 @@
 #include <winnow/error.h>
 
 #include <algorithm>
+#include <functional>
+#include <map>
 
 #include "eval/datasets/haystack.h"
 #include "eval/datasets/ruler_task.h"
@@ -88,70 +90,109 @@ RulerSources read_sources(const RulerOptions& options, std::span<const RulerTask
     return sources;
 }
 
+constexpr double kFirstUnitTokens = 64;  // more than a unit takes: the first probe is a short one
+constexpr int kSpan = 8;                 // fewer units say little about what one takes
+
 // Finds the most units that fit: an interpolation search, since tokens grow about evenly with
-// units, that ends as a binary search. It begins from what a unit of the sample before took.
-class Fitter {
-  public:
-    Fitter(const RulerTask& task, const RulerOptions& options, const Tokenizer& tokenizer)
-        : task_(task), options_(options), tokenizer_(tokenizer) {}
+// units, that ends as a binary search. `unit_tokens` is what a unit takes, and is brought up to
+// date.
+int fit_units(const RulerTask& task, const RulerDraft& draft, int length, double& unit_tokens,
+              const std::function<int(const RulerText&)>& total) {
+    int low = draft.min_units;
+    int low_tokens = total(draft.make(low));
+    if (low_tokens > length) {
+        throw usage_error("RULER's " + std::string(task.name) + " takes at least " +
+                          std::to_string(low_tokens) + " tokens with this tokenizer; a length of " +
+                          std::to_string(length) + " is too short.");
+    }
+    int high = draft.max_units + 1;  // does not fit, as far as is known
+    for (int probes = 0; high - low > 1; ++probes) {
+        const double more = std::min((length - low_tokens) / unit_tokens, 1e6);
+        const bool halve = probes % 4 == 3 && high <= draft.max_units;
+        const int probe = halve ? low + (high - low) / 2
+                                : std::clamp(low + static_cast<int>(more), low + 1, high - 1);
+        const int tokens = total(draft.make(probe));
+        if (probe - low >= kSpan) {
+            unit_tokens = std::max(1e-3, static_cast<double>(tokens - low_tokens) / (probe - low));
+        }
+        (tokens <= length ? low : high) = probe;
+        low_tokens = low == probe ? tokens : low_tokens;
+    }
+    return low;
+}
 
-    Sample fit(const RulerDraft& draft) {
-        int low = draft.min_units;  // fits
-        int low_tokens = total(draft, low);
-        if (low_tokens > options_.length) {
-            throw usage_error("RULER's " + std::string(task_.name) + " takes at least " +
-                              std::to_string(low_tokens) +
-                              " tokens with this tokenizer; a length of " +
-                              std::to_string(options_.length) + " is too short.");
-        }
-        int high = draft.max_units + 1;  // does not fit, as far as is known
-        for (int probes = 0; high - low > 1; ++probes) {
-            const int middle = low + (high - low) / 2;
-            const double more = (options_.length - low_tokens) / unit_tokens_;
-            const int guess = low + static_cast<int>(std::min(more, 1e6));
-            const int probe = probes % 4 == 3 && high <= draft.max_units
-                                  ? middle
-                                  : std::clamp(guess, low + 1, high - 1);
-            const int tokens = total(draft, probe);
-            if (probe - low >= kSpan) {  // a unit alone says little
-                unit_tokens_ =
-                    std::max(1e-3, static_cast<double>(tokens - low_tokens) / (probe - low));
-            }
-            (tokens <= options_.length ? low : high) = probe;
-            low_tokens = low == probe ? tokens : low_tokens;
-        }
-        return sample(draft.make(low));
+}  // namespace
+
+struct RulerGenerator::Impl {
+    RulerOptions options;
+    Tokenizer tokenizer;
+    std::vector<std::string> tasks;
+    RulerSources sources;
+    std::map<std::string_view, double> unit_tokens;  // by task, of its sample 0
+
+    int total(const RulerTask& task, const RulerText& text) const {
+        return tokenizer.count(text.raw()) + options.template_tokens + task.max_new_tokens;
     }
 
-  private:
-    static constexpr int kSpan = 8;
-
-    int total(const RulerText& text) const {
-        return tokenizer_.count(text.raw()) + options_.template_tokens + task_.max_new_tokens;
-    }
-    int total(const RulerDraft& draft, int units) const { return total(draft.make(units)); }
-
-    Sample sample(RulerText text) const {
+    Sample fit(const RulerTask& task, int index, double& unit) const {
+        const Random random(options.seed, task.name, static_cast<std::uint64_t>(index));
+        const RulerDraft draft = task.draft(sources, random, index);
+        const int units = fit_units(task, draft, options.length, unit,
+                                    [&](const RulerText& text) { return total(task, text); });
+        RulerText text = draft.make(units);
         Sample sample;
-        sample.task = task_.name;
-        sample.length = total(text);
-        sample.max_new_tokens = task_.max_new_tokens;
-        sample.chat_template = options_.chat_template;
+        sample.task = task.name;
+        sample.index = index;
+        sample.length = total(task, text);
+        sample.max_new_tokens = task.max_new_tokens;
+        sample.chat_template = options.chat_template;
         sample.outputs = std::move(text.outputs);
-        sample.input = options_.chat_template ? std::move(text.input) : text.raw();
-        if (options_.chat_template) {
+        sample.input = options.chat_template ? std::move(text.input) : text.raw();
+        if (options.chat_template) {
             sample.answer_prefix = std::move(text.answer_prefix);
         }
         return sample;
     }
-
-    const RulerTask& task_;
-    const RulerOptions& options_;
-    const Tokenizer& tokenizer_;
-    double unit_tokens_ = 64;  // more than a unit takes: the first probe is a short one
 };
 
-}  // namespace
+RulerGenerator::RulerGenerator(RulerOptions options, Tokenizer tokenizer)
+    : impl_(std::make_unique<Impl>()) {
+    std::vector<const RulerTask*> tasks;
+    for (const std::string& name : options.tasks) {
+        tasks.push_back(&task_named(name));
+    }
+    if (tasks.empty()) {
+        tasks = all_tasks();
+        tasks.resize(tasks.size() - qa_tasks().size());
+    }
+    impl_->sources = read_sources(options, tasks);
+    for (const RulerTask* task : tasks) {
+        impl_->tasks.emplace_back(task->name);
+    }
+    impl_->options = std::move(options);
+    impl_->tokenizer = std::move(tokenizer);
+}
+
+RulerGenerator::~RulerGenerator() = default;
+
+const std::vector<std::string>& RulerGenerator::tasks() const {
+    return impl_->tasks;
+}
+
+Sample RulerGenerator::sample(std::string_view name, int index) const {
+    const RulerTask& task = task_named(name);
+    if (std::find(impl_->tasks.begin(), impl_->tasks.end(), name) == impl_->tasks.end()) {
+        throw usage_error("RULER's " + std::string(name) + " is none of the tasks asked for.");
+    }
+    auto unit = impl_->unit_tokens.find(task.name);
+    if (unit == impl_->unit_tokens.end()) {  // where every search begins, whatever came before
+        double tokens = kFirstUnitTokens;
+        impl_->fit(task, 0, tokens);
+        unit = impl_->unit_tokens.emplace(task.name, tokens).first;
+    }
+    double tokens = unit->second;
+    return impl_->fit(task, index, tokens);
+}
 
 std::vector<std::string> ruler_tasks() {
     std::vector<std::string> names;
@@ -166,22 +207,11 @@ int ruler_new_tokens(std::string_view task) {
 }
 
 Dataset generate_ruler(const RulerOptions& options, const Tokenizer& tokenizer) {
-    std::vector<const RulerTask*> tasks;
-    for (const std::string& name : options.tasks) {
-        tasks.push_back(&task_named(name));
-    }
-    if (tasks.empty()) {
-        tasks = all_tasks();
-        tasks.resize(tasks.size() - qa_tasks().size());
-    }
-    const RulerSources sources = read_sources(options, tasks);
+    const RulerGenerator generator(options, tokenizer);
     Dataset dataset;
-    for (const RulerTask* task : tasks) {
-        Fitter fitter(*task, options, tokenizer);
+    for (const std::string& task : generator.tasks()) {
         for (int i = 0; i < options.samples; ++i) {
-            const Random random(options.seed, task->name, static_cast<std::uint64_t>(i));
-            dataset.samples.push_back(fitter.fit(task->draft(sources, random, i)));
-            dataset.samples.back().index = i;
+            dataset.samples.push_back(generator.sample(task, i));
         }
     }
     return dataset;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -33,11 +34,28 @@ std::vector<std::string> ruler_tasks();
 /// New tokens that a task's reply may have. Throws a usage Error where there is no such task.
 int ruler_new_tokens(std::string_view task);
 
-/// Samples in our own words, task by task; the same bytes on every machine for the same options,
-/// files and tokenizer. Sample i of a task does not depend on `samples` or on the other tasks.
-/// Each is as long as fits into `length` by whole units of its haystack; Sample::length is what it
-/// takes. Throws a usage Error for a task we lack or a length that is too short, and a failure
-/// Error that says which file is needed for what.
+/// Makes samples in our own words, one at a time and in any order; by one thread. A sample depends
+/// on the options, the files, the tokenizer, its task and its index alone, and is the same bytes on
+/// every machine. Each is as long as fits into `length` by whole units of its haystack;
+/// Sample::length is what it takes.
+class RulerGenerator {
+  public:
+    /// Reads the files. Throws a usage Error for a task we lack, and a failure Error that says
+    /// which file is needed for what.
+    RulerGenerator(RulerOptions options, Tokenizer tokenizer);
+    ~RulerGenerator();
+
+    /// The tasks asked for, or the eleven.
+    const std::vector<std::string>& tasks() const;
+    /// Throws a usage Error where the length is too short for the task.
+    Sample sample(std::string_view task, int index) const;
+
+  private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+/// All samples, task by task.
 Dataset generate_ruler(const RulerOptions& options, const Tokenizer& tokenizer);
 
 /// Writes <folder>/<task>.jsonl, one object a line with index, input, outputs and length as the

@@ -1,7 +1,9 @@
-// RULER's samples by real tokenizers: as long as asked, and deterministic.
+// Datasets by real tokenizers: RULER's samples are as long as asked and deterministic, LongBench's
+// prompts are cut in the middle.
 #include <gtest/gtest.h>
-#include <winnow/winnow.h>
 
+#include "eval/datasets/longbench.h"
+#include "eval/datasets/model_tokenizer.h"
 #include "eval/datasets/ruler.h"
 #include "support/dataset_files.h"
 #include "support/test_files.h"
@@ -16,9 +18,7 @@ void check(const std::string& start) {
         GTEST_SKIP() << testing::missing_model(start);
     }
     const auto model = Model::load(path, {.threads = 1});
-    const Tokenizer tokenizer{
-        .tokenize = [&](std::string_view text) { return model->tokenize(text, false, false); },
-        .detokenize = {}};
+    const Tokenizer tokenizer = model_tokenizer(model);
     RulerOptions options;
     options.samples = 5;
     options.haystack_dir = essays;
@@ -56,6 +56,40 @@ TEST(RulerTokenizer, SmolLm) {
 
 TEST(RulerTokenizer, Qwen) {
     check("qwen2.5");
+}
+
+TEST(LongBenchTokenizer, KeepsBothEndsOfAPrompt) {
+    const std::string path = testing::find_model("smollm2");
+    const std::string folder = testing::find_data("longbench");
+    if (path.empty() || folder.empty()) {
+        GTEST_SKIP() << testing::missing_model("smollm2") << "; "
+                     << testing::missing_data("longbench");
+    }
+    const Tokenizer tokenizer = model_tokenizer(Model::load(path, {.threads = 1}));
+    LongBenchOptions options{.data_dir = folder, .prompt_dir = "", .tasks = {"multi_news"}};
+    options.max_samples = 20;
+    const Dataset whole = load_longbench(options, tokenizer);
+    options.max_prompt_tokens = 1000;
+    const Dataset cut = load_longbench(options, tokenizer);
+    int shortened = 0;
+    for (std::size_t i = 0; i < whole.samples.size(); ++i) {
+        const std::string& text = whole.samples[i].input;
+        const std::string& kept = cut.samples[i].input;
+        const std::vector<std::int32_t> tokens = tokenizer.tokenize(text);
+        EXPECT_EQ(tokenizer.detokenize(tokens), text);
+        if (tokens.size() <= 1000) {
+            EXPECT_EQ(kept, text);
+            continue;
+        }
+        ++shortened;
+        EXPECT_LE(tokenizer.count(kept), 1000);
+        EXPECT_GE(tokenizer.count(kept), 990);
+        EXPECT_TRUE(kept.starts_with("You are given several news passages."));
+        EXPECT_TRUE(kept.ends_with("Summary:"));
+        EXPECT_EQ(kept.substr(0, 1000), text.substr(0, 1000));
+        EXPECT_EQ(kept.substr(kept.size() - 1000), text.substr(text.size() - 1000));
+    }
+    EXPECT_GT(shortened, 5);
 }
 
 }  // namespace

@@ -1,0 +1,187 @@
+#include "engine/second_pass.h"
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+
+#include "engine/compress.h"
+#include "engine/pass.h"
+#include "prune/select.h"
+#include "winnow/error.h"
+
+namespace winnow {
+
+namespace {
+
+constexpr int kQuoted = 8;  // tokens that say where a later piece begins
+
+/// The tokens of a prompt while all layers are still whole.
+struct WholePrompt {
+    std::vector<LayerKv> layers;
+    std::vector<Buffer<float>> peaks;  // [L] of [G][stride]
+    std::size_t stride = 0;
+};
+
+// One bar for both passes: a layer of any pass counts as one.
+ProgressCallback in_steps(const ProgressCallback& progress, int done, int total) {
+    if (!progress) {
+        return {};
+    }
+    return [&progress, done, total](Progress at) {
+        at.layer += done;
+        at.layers = total;
+        return progress(at);
+    };
+}
+
+// The largest attention that older tokens have received so far; new ones begin at zero.
+void open_peaks(Session::Impl& session, WholePrompt& prompt) {
+    for (const LayerKv& kv : prompt.layers) {
+        for (const LayerKv::Head& head : kv.heads()) {
+            prompt.stride = std::max(prompt.stride, static_cast<std::size_t>(head.tokens));
+        }
+    }
+    for (std::size_t layer = 0; layer < prompt.layers.size(); ++layer) {
+        const LayerKv& kv = prompt.layers[layer];
+        LayerStore& store = *session.layers[layer].store;
+        Buffer<float>& peaks = prompt.peaks.emplace_back(
+            &session.work, prompt.stride * kv.kv_heads(), "peaks of attention");
+        for (int g = 0; g < kv.kv_heads(); ++g) {
+            std::copy_n(store.sums(g), kv.head(g).kept, peaks.data() + g * prompt.stride);
+        }
+    }
+}
+
+void repeat(Session::Impl& session, std::span<const std::int32_t> tokens, int first, int count,
+            const ProgressCallback& progress, WholePrompt& prompt) {
+    const std::vector<std::int32_t> repeated = repeat_prompt(session.m(), tokens, first, count);
+    Session::Impl* self = &session;
+    Pass pass(std::span(&self, 1), repeated, false, &progress);
+    pass.start_at(session.position + static_cast<int>(tokens.size()));
+    pass.embed();
+    for (std::size_t layer = 0; layer < prompt.layers.size(); ++layer) {
+        pass.repeat_layer(static_cast<int>(layer), prompt.layers[layer], prompt.peaks[layer].data(),
+                          prompt.stride);
+    }
+}
+
+using Budgets = std::vector<std::vector<int>>;  // [L][G]
+
+// Tokens that each head keeps of `total`: those kept by rule, and the best of all others over heads
+// and layers. Ties go to the earlier token, then to the lower layer and head.
+Budgets share_out(const Session::Impl& session, const WholePrompt& prompt, std::int64_t total) {
+    struct Open {
+        int layer, g, end;
+        Protected fixed;
+    };
+    std::vector<Open> heads;
+    Budgets budgets;
+    std::int64_t left = total;
+    int longest = 0;
+    for (std::size_t layer = 0; layer < prompt.layers.size(); ++layer) {
+        const PolicyParams params =
+            session.plan.layer_params(static_cast<int>(layer), session.budget_tokens);
+        std::vector<int>& of_layer = budgets.emplace_back();
+        for (int g = 0; g < prompt.layers[layer].kv_heads(); ++g) {
+            const int tokens = prompt.layers[layer].head(g).tokens;
+            const Protected fixed = session.plan.policy->protect(params, params.cap, tokens);
+            const int front = std::min(fixed.front, tokens);
+            const int end = std::max(front, tokens - fixed.back);
+            heads.push_back({static_cast<int>(layer), g, end, {front, tokens - end}});
+            of_layer.push_back(front + tokens - end);
+            left -= of_layer.back();
+            longest = std::max(longest, end);
+        }
+    }
+    std::vector<float> values;
+    std::vector<std::uint32_t> owners;
+    for (int t = 0; t < longest; ++t) {
+        for (std::size_t i = 0; i < heads.size(); ++i) {
+            if (t >= heads[i].fixed.front && t < heads[i].end) {
+                values.push_back(prompt.peaks[heads[i].layer][heads[i].g * prompt.stride + t]);
+                owners.push_back(static_cast<std::uint32_t>(i));
+            }
+        }
+    }
+    const int open = static_cast<int>(std::clamp<std::int64_t>(left, 0, values.size()));
+    for (const std::int32_t i : select(values, static_cast<int>(values.size()), open, {})) {
+        ++budgets[heads[owners[i]].layer][heads[owners[i]].g];
+    }
+    // Room that no token needs now is shared out for the answer.
+    const std::int64_t spare = left - open;
+    for (std::size_t i = 0; spare > 0 && i < heads.size(); ++i) {
+        const auto n = static_cast<std::int64_t>(heads.size());
+        budgets[heads[i].layer][heads[i].g] +=
+            static_cast<int>(spare / n + (static_cast<std::int64_t>(i) < spare % n ? 1 : 0));
+    }
+    return budgets;
+}
+
+}  // namespace
+
+std::vector<std::int32_t> repeat_prompt(const Model::Impl& model,
+                                        std::span<const std::int32_t> tokens, int first,
+                                        int count) {
+    std::vector<std::int32_t> out;
+    if (model.vocab->has_tokens()) {
+        std::string request = "\n\nRepeat the text above word for word";
+        if (first > 0) {
+            const int quoted = std::min(kQuoted, first);
+            request += ", from behind these words: " +
+                       model.vocab->detokenize(tokens.subspan(first - quoted, quoted));
+        }
+        out = model.vocab->tokenize(request + "\n\n", false, false);
+    }
+    const auto piece = tokens.subspan(first, count);
+    out.insert(out.end(), piece.begin(), piece.end());
+    return out;
+}
+
+void read_twice(Session::Impl& session, std::span<const std::int32_t> tokens,
+                const ProgressCallback& progress, float* logits, double& compress_ms) {
+    const int layers = session.hparams().layers;
+    const int count = static_cast<int>(tokens.size());
+    const int pieces = (count + session.plan.repeat_tokens - 1) / session.plan.repeat_tokens;
+    std::int64_t total = 0, held = 0;
+    for (int layer = 0; layer < layers; ++layer) {
+        const LayerStore& store = *session.layers[layer].store;
+        total +=
+            static_cast<std::int64_t>(session.plan.layer_params(layer, session.budget_tokens).cap) *
+            store.kv_heads();
+        for (int g = 0; g < store.kv_heads(); ++g) {
+            held += store.tokens(g) + count;
+        }
+    }
+    const bool over = held > total;
+    const int steps = over ? layers * (1 + pieces) : layers;
+    WholePrompt prompt;
+    {
+        const ProgressCallback first = in_steps(progress, 0, steps);
+        Session::Impl* self = &session;
+        Pass pass(std::span(&self, 1), tokens, true, &first);
+        pass.embed();
+        for (int layer = 0; layer < layers; ++layer) {
+            prompt.layers.push_back(pass.read_layer(layer));
+        }
+        pass.logits_of(count - 1, 1, logits);
+    }
+    const auto start = std::chrono::steady_clock::now();
+    open_peaks(session, prompt);
+    for (int piece = 0; over && piece < pieces; ++piece) {
+        const int first = piece * session.plan.repeat_tokens;
+        repeat(session, tokens, first, std::min(session.plan.repeat_tokens, count - first),
+               in_steps(progress, layers * (1 + piece), steps), prompt);
+    }
+    const Budgets budgets = share_out(session, prompt, total);
+    for (int layer = 0; layer < layers; ++layer) {
+        const LayerView view{.kv = &prompt.layers[layer],
+                             .column_sums = prompt.peaks[layer].data(),
+                             .stride = prompt.stride};
+        compress_to(session, layer, view, budgets[layer]);
+        prompt.layers[layer] = LayerKv(nullptr, {}, 0, session.hparams().head_dim);
+    }
+    compress_ms +=
+        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace winnow

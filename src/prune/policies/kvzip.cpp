@@ -1,0 +1,41 @@
+// KVzip (arXiv 2505.23416): what the model looks at when it is asked to repeat the text.
+#include <algorithm>
+
+#include "prune/selector.h"
+
+namespace winnow {
+
+namespace {
+
+// The largest attention a key got from any query and query head as the prompt was repeated, and
+// while decoding. The engine finds one threshold for all heads and layers.
+void score(const Observation& seen, const PolicyParams& /*params*/,
+           std::span<float* const> scores) {
+    for (int g = 0; g < seen.kv_heads; ++g) {
+        std::copy_n(seen.heads[g].column_sums, seen.heads[g].tokens, scores[g]);
+    }
+}
+
+}  // namespace
+
+extern const Policy policy_kvzip;
+const Policy policy_kvzip{
+    .name = "kvzip",
+    .paper = "2505.23416",
+    .summary =
+        "the keys that the model attends to as it repeats the text, in pieces of 2,048 tokens; one "
+        "threshold for all heads and layers; the sinks",
+    .departures =
+        "the prompt is read a second time behind itself and all layers' K and V stay at 16 bits "
+        "until then, so the peak of prefill is the full cache; attention is taken over all visible "
+        "keys, "
+        "not over the piece's alone; the request to repeat stands behind the prompt as plain text, "
+        "outside the chat template; while decoding each head keeps within what the prompt left it, "
+        "by the largest attention so far",
+    .needs = kNeedsPeaks,
+    .default_sinks = 4,
+    .protect = protect_ends,
+    .score = score,
+};
+
+}  // namespace winnow

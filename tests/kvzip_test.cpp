@@ -1,0 +1,239 @@
+// kvzip: two passes, one threshold over all heads and layers.
+#include <gtest/gtest.h>
+#include <winnow/winnow.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <random>
+
+#include "engine/second_pass.h"
+#include "support/attention_probe.h"
+#include "support/tiny_gguf.h"
+
+namespace winnow {
+namespace {
+
+using Tokens = std::vector<std::int32_t>;
+
+constexpr int kCap = 40;
+constexpr int kPiece = 60;
+
+class KvZip : public ::testing::Test {
+  protected:
+    static void SetUpTestSuite() {
+        path_ = ::testing::TempDir() + "winnow_kvzip_test.gguf";
+        testing::write_tiny_gguf(
+            path_, {.query_heads = 6, .kv_heads = 3, .head_dim = 32, .embed = 64, .ff = 64});
+        model_ = Model::load(path_, {.threads = 1});
+    }
+    static void TearDownTestSuite() {
+        model_.reset();
+        std::remove(path_.c_str());
+    }
+    static Tokens prompt(int n, unsigned seed = 1) {
+        std::mt19937 random(seed);
+        Tokens tokens;
+        for (int i = 0; i < n; ++i) {
+            tokens.push_back(static_cast<std::int32_t>(random() % 300));
+        }
+        return tokens;
+    }
+    static CacheOptions options(int cap = kCap, int bits = 16) {
+        CacheOptions o;
+        o.method = "kvzip";
+        o.max_capacity_prompts = cap;
+        o.nbits = bits;
+        return o;
+    }
+    // Short pieces, so that a short prompt has several.
+    static Session session(const CacheOptions& o, std::shared_ptr<const Model> model = model_) {
+        Session made(std::move(model), o);
+        made.impl().plan.repeat_tokens = kPiece;
+        return made;
+    }
+    static int held(Session& session) {
+        int sum = 0;
+        for (const SessionLayer& layer : session.impl().layers) {
+            for (int g = 0; g < layer.store->kv_heads(); ++g) {
+                sum += layer.store->tokens(g);
+            }
+        }
+        return sum;
+    }
+
+    static std::string path_;
+    static std::shared_ptr<const Model> model_;
+};
+
+std::string KvZip::path_;
+std::shared_ptr<const Model> KvZip::model_;
+
+// Reads the prompt and each piece behind it with everything kept, takes the largest weight of the
+// plain causal softmax, and keeps the best of all heads and layers one by one.
+TEST_F(KvZip, KeepsWhatThePlainFormulaKeeps) {
+    const Tokens tokens = prompt(150);
+    std::vector<std::vector<double>> peaks(6, std::vector<double>(tokens.size(), 0.0));
+    for (int first = 0; first < 150; first += kPiece) {
+        Tokens all = tokens;
+        const int count = std::min(kPiece, 150 - first);
+        const Tokens repeated = repeat_prompt(model_->impl(), tokens, first, count);
+        all.insert(all.end(), repeated.begin(), repeated.end());
+        const auto layers = testing::probe_attention(model_, all);
+        for (std::size_t i = 0; i < 6; ++i) {
+            const reference::Layer& seen = layers[i / 3].attention;
+            for (int r = 0; r < 2; ++r) {
+                for (int row = 150; row < static_cast<int>(all.size()); ++row) {
+                    const auto weight =
+                        reference::attention_row(seen, static_cast<int>(i % 3), r, row);
+                    for (std::size_t t = 0; t < tokens.size(); ++t) {
+                        peaks[i][t] = std::max(peaks[i][t], weight[t]);
+                    }
+                }
+            }
+        }
+    }
+    struct Best {
+        double peak;
+        std::size_t head;
+        std::int32_t token;
+    };
+    std::vector<Best> order;
+    for (std::size_t i = 0; i < 6; ++i) {
+        for (std::int32_t t = 4; t < 150; ++t) {
+            order.push_back({peaks[i][static_cast<std::size_t>(t)], i, t});
+        }
+    }
+    std::sort(order.begin(), order.end(),
+              [](const Best& a, const Best& b) { return a.peak > b.peak; });
+    order.resize(6 * (kCap - 4));
+    std::vector<std::vector<std::int32_t>> want(6, {0, 1, 2, 3});
+    for (const Best& best : order) {
+        want[best.head].push_back(best.token);
+    }
+    Session found = session(options());
+    found.prefill(tokens);
+    const std::vector<KeptLayer> kept = found.kept();
+    int different = 0;
+    std::size_t least = 1000, most = 0;
+    for (std::size_t i = 0; i < 6; ++i) {
+        std::sort(want[i].begin(), want[i].end());
+        const std::vector<std::int32_t>& positions = kept[i / 3].heads[i % 3].positions;
+        Tokens alone;
+        std::set_symmetric_difference(want[i].begin(), want[i].end(), positions.begin(),
+                                      positions.end(), std::back_inserter(alone));
+        different += static_cast<int>(alone.size());
+        least = std::min(least, positions.size());
+        most = std::max(most, positions.size());
+    }
+    EXPECT_LE(different, 4) << "the probe's queries are rounded to f16";
+    EXPECT_LT(least, most) << "heads and layers should differ";
+    EXPECT_EQ(held(found), 6 * kCap);
+}
+
+TEST_F(KvZip, APromptWithinTheCapIsKeptWholeAndReadOnce) {
+    Session full(model_), zip = session(options(100));
+    int steps = 0;
+    full.prefill(prompt(100));
+    zip.prefill(prompt(100), [&](const Progress& at) {
+        steps = std::max(steps, at.layers);
+        return true;
+    });
+    EXPECT_EQ(steps, 2);
+    EXPECT_EQ(zip.logits_hash(), full.logits_hash());
+    EXPECT_EQ(held(zip), 600);
+    for (int i = 0; i < 100; ++i) {
+        zip.decode(i);
+    }
+    EXPECT_LE(held(zip), 6 * (100 + 64));
+    EXPECT_GT(zip.stats().evictions, 0U);
+}
+
+TEST_F(KvZip, GivesTheSameBitsForAnyThreadCountAndBesideOthers) {
+    std::string hash;
+    for (const int threads : {1, 2, 3}) {
+        const auto model = Model::load(path_, {.threads = threads});
+        CacheOptions snap;
+        snap.method = "snapkv";
+        snap.max_capacity_prompts = kCap;
+        Session alone = session(options(), model), shared = session(options(), model);
+        Session snapkv(model, snap), snapkv_alone(model, snap);
+        alone.prefill(prompt(150));
+        const std::vector<Session*> sessions{&snapkv, &shared};
+        Session::prefill(sessions, prompt(150));
+        snapkv_alone.prefill(prompt(150));
+        for (int i = 0; i < 10; ++i) {
+            for (Session* s : {&alone, &shared, &snapkv, &snapkv_alone}) {
+                s->decode(i);
+            }
+        }
+        hash = hash.empty() ? alone.logits_hash() : hash;
+        EXPECT_EQ(alone.logits_hash(), hash) << threads;
+        EXPECT_EQ(shared.logits_hash(), hash) << threads;
+        EXPECT_EQ(snapkv.logits_hash(), snapkv_alone.logits_hash());
+    }
+}
+
+TEST_F(KvZip, ThePeakOfPrefillIsTheFullCacheAndTheCacheIsSmall) {
+    Session zip = session(options(kCap, 4));
+    zip.prefill(prompt(600));
+    const CacheStats stats = zip.stats();
+    EXPECT_GT(stats.prefill_peak_bytes, stats.bytes_full_f16);
+    EXPECT_LT(stats.bytes, stats.bytes_full_f16 / 4);
+    EXPECT_EQ(stats.bytes, stats.allocated_bytes);
+    EXPECT_GT(stats.policy_bytes, 0U);
+    EXPECT_EQ(zip.impl().work.now(), 0U);
+}
+
+TEST_F(KvZip, AnswersAndFurtherPromptsKeepWithinTheBudget) {
+    Session zip = session(options());
+    zip.prefill(prompt(150));
+    const std::vector<int> budget = zip.impl().layers[1].budget;
+    for (int i = 0; i < 200; ++i) {
+        zip.decode((7 * i) % 300);
+        for (int g = 0; g < 3; ++g) {
+            ASSERT_LE(zip.impl().layers[1].store->tokens(g),
+                      budget[static_cast<std::size_t>(g)] + 64);
+        }
+    }
+    EXPECT_GT(zip.stats().evictions, 0U);
+    Session copy = zip.clone();
+    copy.impl().plan.repeat_tokens = kPiece;
+    for (Session* s : {&zip, &copy}) {
+        s->prefill(prompt(90, 2));
+        s->decode(5);
+    }
+    EXPECT_EQ(copy.logits_hash(), zip.logits_hash());
+    EXPECT_EQ(held(zip), 6 * kCap + 6);
+    for (const KeptLayer& layer : zip.kept()) {
+        for (const KeptHead& head : layer.heads) {
+            EXPECT_TRUE(std::equal(head.positions.begin(), head.positions.begin() + 4,
+                                   std::vector<std::int32_t>{0, 1, 2, 3}.begin()));
+        }
+    }
+}
+
+TEST_F(KvZip, StoppingInTheSecondPassLeavesTheSessionAsItWas) {
+    Session zip = session(options()), other = session(options());
+    const auto stop = [](const Progress& at) { return at.layer < 3; };
+    EXPECT_THROW(zip.prefill(prompt(150), stop), Error);
+    EXPECT_EQ(zip.position(), 0);
+    EXPECT_EQ(held(zip), 0);
+    for (Session* s : {&zip, &other}) {
+        s->prefill(prompt(150));
+    }
+    EXPECT_THROW(zip.prefill(prompt(90, 3), stop), Error);
+    EXPECT_EQ(zip.position(), 150);
+    for (Session* s : {&zip, &other}) {
+        s->decode(1);
+    }
+    EXPECT_EQ(zip.logits_hash(), other.logits_hash());
+}
+
+TEST_F(KvZip, IsNoBaseForSelectors) {
+    CacheOptions o = options();
+    o.method = "adakv:kvzip";
+    EXPECT_THROW(validate(o), Error);
+}
+
+}  // namespace
+}  // namespace winnow

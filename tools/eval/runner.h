@@ -1,0 +1,69 @@
+// Runs prompts under configurations: one prefill, then each configuration by itself.
+#pragma once
+
+#include <winnow/winnow.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "eval/fidelity.h"
+#include "eval/results.h"
+#include "eval/suite.h"
+#include "eval/sweep.h"
+
+namespace winnow::eval {
+
+/// What one configuration made of a prompt.
+struct Outcome {
+    std::string reply;
+    int generated = 0;
+    std::optional<Fidelity> fidelity;
+    CacheStats stats;
+    SessionTiming timing;
+    double decode_ms = 0.0;
+};
+
+/// Where a run stands.
+struct Status {
+    std::size_t done = 0, total = 0;  ///< prompts of this shard
+    double share = 0.0;               ///< of all its work, 0 to 1, skipped prompts left out
+    double seconds_left = -1.0;       ///< -1: not known yet
+    std::string prompt;               ///< in work
+    bool finished_prompt = false;     ///< told once after each
+};
+/// Return false to stop: the call throws an Error of kind stopped.
+using StatusCallback = std::function<bool(const Status&)>;
+/// The share of one prompt that is done; false stops.
+using ShareCallback = std::function<bool(double share)>;
+
+struct RunnerOptions {
+    SessionOptions session;
+    bool pack_decode = false;
+    Shard shard;
+    std::string command;  ///< noted in run.json
+};
+
+/// Reads the prompt once (as few times as memory allows) and answers it under each configuration.
+/// Every reply and every byte is that of a separate prefill and greedy answer.
+std::vector<Outcome> run_prompt(const std::shared_ptr<const Model>& model,
+                                const std::vector<Config>& configs, const Prompt& prompt,
+                                const RunnerOptions& options, const ShareCallback& progress = {});
+
+/// The description of a run as run.json holds it, fingerprint included.
+OrderedJson describe_run(const Suite& suite, const Settings& settings, const PromptSet& prompts,
+                         const std::vector<Config>& configs, const Model& model,
+                         const RunnerOptions& options);
+
+/// A line of results.jsonl.
+OrderedJson result_line(const OrderedJson& run, const Prompt& prompt, const Config& config,
+                        const Outcome& outcome, const PromptSet& prompts);
+
+/// Runs what `file` does not hold yet.
+void run_suite(const std::shared_ptr<const Model>& model, const OrderedJson& run,
+               const PromptSet& prompts, const std::vector<Config>& configs,
+               const RunnerOptions& options, ResultFile& file, const StatusCallback& status = {});
+
+}  // namespace winnow::eval
