@@ -22,6 +22,7 @@ int info_command(const Arguments& args);
 int calibrate_command(const Arguments& args);
 int bench_command(const Arguments& args);
 int eval_command(const Arguments& args);
+int check_command(const Arguments& args);
 int report_command(const Arguments& args);
 
 /// Loads the model of the options, with --log and -t as they say. Stops at Ctrl-C.

@@ -203,6 +203,10 @@ void add_value(CLI::App& parser, const std::string& group, const Flag& flag, int
     FlagMaker(parser, group)(flag, field);
 }
 
+void add_value(CLI::App& parser, const std::string& group, const Flag& flag, double& field) {
+    FlagMaker(parser, group)(flag, field);
+}
+
 bool parse(CLI::App& parser, const std::vector<std::string>& args) {
     std::vector<std::string> words = normalise(parser, args);
     std::reverse(words.begin(), words.end());  // CLI11 takes them from the back

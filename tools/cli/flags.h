@@ -35,6 +35,7 @@ void add_switch(CLI::App& parser, const std::string& name, bool& field, const st
 /// Flags with a value, outside the shared groups.
 void add_value(CLI::App& parser, const std::string& group, const Flag& flag, std::string& field);
 void add_value(CLI::App& parser, const std::string& group, const Flag& flag, int& field);
+void add_value(CLI::App& parser, const std::string& group, const Flag& flag, double& field);
 
 /// Reads `args`. False when help or the version was asked for, and shown. Throws a usage Error,
 /// with the nearest name for an unknown flag.

@@ -29,6 +29,7 @@ constexpr auto kCommands = std::to_array<Command>({
     {"calibrate", "fit kvquant's levels for a model on a text", calibrate_command},
     {"bench", "measure prefill and decode, also beside llama.cpp", bench_command},
     {"eval", "run needle, RULER, LongBench or fidelity over many caches", eval_command},
+    {"check", "hold a compressed cache against the full one on your text", check_command},
     {"report", "turn results of `winnow eval` into a page, charts and CSV", report_command},
 });
 
