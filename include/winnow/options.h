@@ -34,6 +34,11 @@ struct CacheOptions {
     int sinks_full_precision = 0;        ///< oldest kept tokens stored as f16
     std::string gqa_score_agg = "mean";  ///< mean, max or sum over the heads of a group
     std::uint64_t method_seed = 42;      ///< of the `random` policy
+    /// Bytes of a session's whole cache, answer and policy included: "24MiB", "1GB", "65536". Where
+    /// method is full, `mixed` plans tokens and bits; else the method's cap and bits. Empty: none.
+    std::string kv_budget;
+    std::string kv_budget_max;  ///< what `guard` may raise kv_budget to
+    double guard = 0.0;         ///< most attention mass a layer may drop before that; 0: off
 };
 
 /// Calls `v(name, field, help)` for every field, in a fixed order. Names are kebab case.
@@ -41,14 +46,14 @@ template <class Options, class Visitor>
 void visit_cache_options(Options& o, Visitor&& v) {
     v("method", o.method,
       "which tokens to keep: full, streamingllm, h2o, snapkv, pyramidkv, tova, knorm, keydiff, "
-      "expected_attention, lagkv, r_kv, kvzip, random, layerquant; adakv, criticalkv and chunkkv "
-      "choose by the scores of another, as in adakv:snapkv");
+      "expected_attention, lagkv, r_kv, kvzip, random, layerquant, mixed; adakv, criticalkv and "
+      "chunkkv choose by the scores of another, as in adakv:snapkv");
     v("max-capacity-prompts", o.max_capacity_prompts,
       "tokens kept per kv head, window and sinks included (default 512 when a method is given)");
     v("max-capacity-prompts-ratio", o.max_capacity_prompts_ratio,
       "the same as a share of the prompt, above 0 and at most 1");
     v("quant-method", o.quant_method,
-      "how to store them: none, kivi, hqq, kvquant, rotated, kvarn, graded, layerquant");
+      "how to store them: none, kivi, hqq, kvquant, rotated, kvarn, graded, fitted, layerquant");
     v("nbits", o.nbits, "bits of a stored number: 2, 3, 4, 8 or 16");
     v("nbits-k", o.nbits_k, "bits of K where they differ from --nbits");
     v("nbits-v", o.nbits_v, "bits of V where they differ from --nbits");
@@ -71,6 +76,11 @@ void visit_cache_options(Options& o, Visitor&& v) {
     v("sinks-full-precision", o.sinks_full_precision, "oldest kept tokens that stay f16");
     v("gqa-score-agg", o.gqa_score_agg, "scores of a group's query heads: mean, max or sum");
     v("method-seed", o.method_seed, "seed of the random method");
+    v("kv-budget", o.kv_budget,
+      "most bytes of the whole cache, answer included, such as 24MiB; tokens and bits are planned");
+    v("kv-budget-max", o.kv_budget_max, "what --guard may raise --kv-budget to");
+    v("guard", o.guard,
+      "mixed: most attention mass that a layer may drop before the budget is raised, 0 to 1");
 }
 
 }  // namespace winnow

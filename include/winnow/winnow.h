@@ -164,6 +164,12 @@ struct CacheStats {
     std::uint64_t evictions = 0;   ///< tokens dropped while decoding, summed over heads and layers
     std::uint64_t repackings = 0;  ///< spans packed again after an eviction
     std::uint64_t demotions = 0;   ///< tokens moved to fewer bits while decoding, likewise
+    /// Share of the attention of a prompt's last queries (W, or 8 where the method has no window)
+    /// that fell on tokens the prefill dropped: mean over heads and layers, and the worst layer's.
+    double dropped_mass = 0.0;
+    double dropped_mass_worst = 0.0;
+    bool guard_raised = false;       ///< guard raised the budget in the last prefill
+    std::uint64_t budget_bytes = 0;  ///< what kv_budget allows now, raised by guard or not; 0: none
     std::vector<PrecisionStats> precisions;  ///< most bits first; f16 heads and tails are 16
 };
 
@@ -207,6 +213,10 @@ class WINNOW_API Session {
     /// first counts the working memory; prefill_ms is the time of the whole in each of them.
     static void prefill(std::span<Session* const> sessions, std::span<const std::int32_t> tokens,
                         const ProgressCallback& progress = {});
+
+    /// Tokens at positions [first, last) are never evicted, in this and later prompts. Throws a
+    /// usage Error unless 0 <= first < last.
+    void pin(int first, int last);
 
     /// Logits [V] after the last token read; valid until the next call on this session.
     std::span<const float> logits() const;

@@ -58,7 +58,7 @@ void DecodeAttention::plan(std::span<const DecodeItem> items) {
     };
     each_head([&](int, int g, const LayerStore& store) {
         const int group = query_heads_ / store.kv_heads();
-        raw_needed += store.has_sums() ? static_cast<std::size_t>(group) * store.tokens(g) : 0;
+        raw_needed += store.adds_weights() ? static_cast<std::size_t>(group) * store.tokens(g) : 0;
     });
     raw_.resize(raw_needed);
     std::size_t raw_used = 0;
@@ -66,7 +66,7 @@ void DecodeAttention::plan(std::span<const DecodeItem> items) {
         const int group = query_heads_ / store.kv_heads();
         Piece piece{.item = i, .g = g, .source = &items[i]};
         float* raw = nullptr;
-        if (store.has_sums()) {
+        if (store.adds_weights()) {
             raw = raw_.data() + raw_used;
             piece.raw_stride = static_cast<std::size_t>(store.tokens(g));
             raw_used += static_cast<std::size_t>(group) * store.tokens(g);
@@ -163,7 +163,7 @@ void DecodeAttention::merge(const DecodeItem& item, int g, std::span<const Piece
     const std::size_t q_size = static_cast<std::size_t>(group) * head_dim_;
     const std::size_t size = q_size + 2 * group;
     const float* partials = partials_.data() + (pieces.data() - pieces_.data()) * size;
-    float* sums = item.store->has_sums() ? item.store->sums(g) : nullptr;
+    float* sums = item.store->adds_weights() ? item.store->sums(g) : nullptr;
     for (int r = 0; r < group; ++r) {
         float best = -std::numeric_limits<float>::infinity();
         for (std::size_t i = 0; i < pieces.size(); ++i) {

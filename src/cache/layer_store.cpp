@@ -19,6 +19,7 @@ constexpr int kFitTokens = 2048;
 
 // Tokens that running sums have room for beyond those held.
 constexpr std::size_t kSumsRoom = 64;
+constexpr std::size_t kExactSumsRoom = 4;
 
 }  // namespace
 
@@ -30,9 +31,12 @@ LayerStore::LayerStore(std::span<const SpanLayout> tiers, int kv_heads, int quer
       query_heads_(query_heads),
       cache_(cache),
       policy_(policy),
-      ring_(policy, static_cast<std::size_t>(memory.window) * query_heads * layout().spec.head_dim,
-            "the ring of queries"),
-      sums_stride_(kv_heads, 0) {
+      ring_(policy, 0, "the ring of queries"),
+      sums_stride_(kv_heads, 0),
+      notes_(policy, static_cast<std::size_t>(memory.notes), "what a method remembers") {
+    if (!memory.release_ring) {
+        ring_.resize(ring_floats());
+    }
     for (int g = 0; g < kv_heads; ++g) {
         for (const SpanLayout& tier : layouts_) {
             spans_.emplace_back(&tier, cache);
@@ -55,6 +59,10 @@ LayerStore::LayerStore(std::span<const SpanLayout> tiers, int kv_heads, int quer
                            "the cache's fitted data");
         fitted_ = fitted_ && side_.back().empty();
     }
+}
+
+std::size_t LayerStore::ring_floats() const {
+    return static_cast<std::size_t>(memory_.window) * query_heads_ * layout().spec.head_dim;
 }
 
 std::size_t LayerStore::side_floats(int tier) const {
@@ -235,6 +243,9 @@ void LayerStore::move_sums(int g, int from, int to, std::span<const std::int32_t
         row.resize(stride, 0.0F);
         std::copy(row.begin(), row.end(), sums);
     }
+    if (to < 0 && memory_.exact_room) {
+        resize_sums(g, held - indices.size() + kExactSumsRoom);
+    }
 }
 
 // Rows of K and V to fit on, K before RoPE where the format wants that.
@@ -262,8 +273,8 @@ void LayerStore::sample(const LayerKv& kv, int g, const std::vector<std::int32_t
     }
 }
 
-void LayerStore::fit(const LayerKv& kv) {
-    for (int tier = 0; tier < tiers(); ++tier) {
+void LayerStore::fit_once(const LayerKv& kv) {
+    for (int tier = 0; tier < tiers() && !fitted_; ++tier) {
         fit_tier(tier, kv, nullptr);
     }
     fitted_ = true;
@@ -373,9 +384,17 @@ void LayerStore::push_query(const float* q) {
     if (memory_.window == 0) {
         return;
     }
+    ring_.resize(ring_floats());
     narrow(q, ring_.data() + next_query_ * row, row);
     next_query_ = (next_query_ + 1) % memory_.window;
     queries_ = std::min(queries_ + 1, memory_.window);
+}
+
+void LayerStore::release_queries() {
+    if (memory_.release_ring) {
+        ring_.resize(0);
+        queries_ = next_query_ = 0;
+    }
 }
 
 void LayerStore::read_queries(float* out) const {
@@ -392,24 +411,36 @@ void LayerStore::add_queries(const float* q, int count, int position, int thread
     }
 }
 
+std::size_t LayerStore::sums_room() const {
+    return memory_.exact_room ? kExactSumsRoom : kSumsRoom;
+}
+
+// Rows of another stride; the old ones are gone before the new ones come where room is exact.
+void LayerStore::resize_sums(int g, std::size_t stride) {
+    const std::size_t old = sums_stride_[g], same = std::min(old, stride);
+    std::vector<float> content(sums_[g].data(), sums_[g].data() + old * sum_rows());
+    if (memory_.exact_room) {
+        sums_[g].resize(0);
+    }
+    Buffer<float> fresh(policy_, stride * sum_rows(), "running sums of attention");
+    for (int r = 0; r < sum_rows(); ++r) {
+        std::copy_n(content.data() + r * old, same, fresh.data() + r * stride);
+    }
+    sums_[g] = std::move(fresh);
+    sums_stride_[g] = stride;
+}
+
 float* LayerStore::sums(int g) {
     const auto needed = static_cast<std::size_t>(tokens(g));
     if (sums_stride_[g] < needed) {
-        const std::size_t stride = needed + kSumsRoom;
-        Buffer<float> wider(policy_, stride * sum_rows(), "running sums of attention");
-        for (int r = 0; r < sum_rows(); ++r) {
-            std::copy_n(sums_[g].data() + r * sums_stride_[g], sums_stride_[g],
-                        wider.data() + r * stride);
-        }
-        sums_[g] = std::move(wider);
-        sums_stride_[g] = stride;
+        resize_sums(g, needed + sums_room());
     }
     return sums_[g].data();
 }
 
 void LayerStore::replace_sums(int g, const float* from, std::size_t stride,
                               const std::vector<std::int32_t>& kept) {
-    const std::size_t room = kept.size() + kSumsRoom;
+    const std::size_t room = kept.size() + sums_room();
     sums_[g].resize(0);
     Buffer<float> fresh(policy_, room * sum_rows(), "running sums of attention");
     for (int r = 0; r < sum_rows(); ++r) {
@@ -422,18 +453,23 @@ void LayerStore::replace_sums(int g, const float* from, std::size_t stride,
 }
 
 std::size_t LayerStore::bytes() const {
-    std::size_t total = 0;
-    for (const Buffer<float>& side : side_) {
-        total += side.bytes();
-    }
+    std::size_t total = side_bytes();
     for (const Span& span : spans_) {
         total += span.bytes();
     }
     return total;
 }
 
+std::size_t LayerStore::side_bytes() const {
+    std::size_t total = 0;
+    for (const Buffer<float>& side : side_) {
+        total += side.bytes();
+    }
+    return total;
+}
+
 std::size_t LayerStore::policy_bytes() const {
-    std::size_t total = ring_.bytes() + moments_.bytes();
+    std::size_t total = ring_.bytes() + moments_.bytes() + notes_.bytes();
     for (const Buffer<float>& sums : sums_) {
         total += sums.bytes();
     }
@@ -449,6 +485,7 @@ std::unique_ptr<LayerStore> LayerStore::clone(MemoryMeter* cache, MemoryMeter* p
     copy->queries_ = queries_;
     copy->next_query_ = next_query_;
     copy->sums_stride_ = sums_stride_;
+    copy->notes_ = notes_.clone(policy);
     for (int tier = 0; tier < tiers(); ++tier) {
         copy->side_[tier] = side_[tier].clone(cache);
     }

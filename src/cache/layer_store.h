@@ -15,12 +15,16 @@ namespace winnow {
 
 /// What a policy needs to keep from step to step while decoding.
 struct LayerMemory {
-    int window = 0;            ///< W queries in the ring; 0: none
-    bool column_sums = false;  ///< running sums of attention received
-    bool one_row = false;      ///< one sum per kv head and token, not one per query head
-    bool largest = false;      ///< the largest attention received instead of the sum
-    bool moments = false;      ///< mean and covariance of the queries before RoPE
-    int moments_skip = 0;      ///< first positions whose queries are left out of these
+    int window = 0;             ///< W queries in the ring; 0: none
+    bool column_sums = false;   ///< running sums of attention received
+    bool one_row = false;       ///< one sum per kv head and token, not one per query head
+    bool largest = false;       ///< the largest attention received instead of the sum
+    bool moments = false;       ///< mean and covariance of the queries before RoPE
+    int moments_skip = 0;       ///< first positions whose queries are left out of these
+    bool decode_only = false;   ///< sums are kept while decoding alone
+    bool exact_room = false;    ///< sums take no room beyond a few tokens, and never lie twice
+    bool release_ring = false;  ///< the ring lives during prefill only
+    int notes = 0;              ///< floats the method keeps beside
 };
 
 /// A kv head's tokens may lie at several precisions: a span per tier, each with its own layout. New
@@ -63,9 +67,9 @@ class LayerStore {
     /// The same with kept[g][tier]: each ascending, no token twice.
     void rebuild(const LayerKv& kv,
                  const std::vector<std::vector<std::vector<std::int32_t>>>& kept);
-    /// Fits the formats' side data on all of `kv` now, so that pack() can be tried before
-    /// rebuild().
-    void fit(const LayerKv& kv);
+    /// Fits the formats' side data on all of `kv`, so that pack() can be tried before rebuild().
+    /// Does nothing where they are fitted already.
+    void fit_once(const LayerKv& kv);
     /// Moves the tokens at `indices` (ascending, of one tier's span) to another tier, or drops them
     /// for to = -1. Both must be of formats with token_rows.
     void move(int g, int from, int to, std::span<const std::int32_t> indices);
@@ -86,17 +90,30 @@ class LayerStore {
     const QueryMoments& moments() const { return moments_; }
 
     const LayerMemory& memory() const { return memory_; }
-    bool has_sums() const { return memory_.column_sums; }
+    /// Frees the ring where memory says so; the next push_query() makes it anew.
+    void release_queries();
+    bool rings_while_decoding() const { return memory_.window > 0 && !memory_.release_ring; }
+
+    /// Sums that a policy reads in prefill and while decoding.
+    bool has_sums() const { return memory_.column_sums && !memory_.decode_only; }
+    /// Whether attention adds its weights to sums() while decoding.
+    bool adds_weights() const { return memory_.column_sums; }
     /// Rows of the running sums: one per query head of the group, or one for all of them.
     int sum_rows() const { return memory_.one_row ? 1 : query_heads_ / kv_heads_; }
     /// Running sums of head g, [R][room] with room sums_stride(g); grown to hold all tokens, which
     /// lie by storage.
     float* sums(int g);
     std::size_t sums_stride(int g) const { return sums_stride_[g]; }
+    /// Room for the sums of `stride` tokens of head g; what fits stays.
+    void resize_sums(int g, std::size_t stride);
     void replace_sums(int g, const float* from, std::size_t stride,
                       const std::vector<std::int32_t>& kept);
 
+    std::size_t notes_bytes() const { return notes_.bytes(); }
+    std::span<float> notes() { return {notes_.data(), notes_.size()}; }
+
     std::size_t bytes() const;
+    std::size_t side_bytes() const;  ///< of the fitted data
     std::size_t policy_bytes() const;
     std::unique_ptr<LayerStore> clone(MemoryMeter* cache, MemoryMeter* policy) const;
 
@@ -109,6 +126,8 @@ class LayerStore {
     void fit_tier(int tier, const LayerKv& kv, const std::vector<std::vector<std::int32_t>>* kept);
     void fit_on_tails();
     std::size_t side_floats(int tier) const;
+    std::size_t ring_floats() const;
+    std::size_t sums_room() const;
     void move_sums(int g, int from, int to, std::span<const std::int32_t> indices);
 
     std::vector<SpanLayout> layouts_;  // [tiers]; spans point into it
@@ -128,6 +147,7 @@ class LayerStore {
     int next_query_ = 0;
     std::vector<Buffer<float>> sums_;  // per kv head [R][stride]
     std::vector<std::size_t> sums_stride_;
+    Buffer<float> notes_;
 };
 
 }  // namespace winnow

@@ -7,6 +7,8 @@
 #include <numeric>
 
 #include "core/threads.h"
+#include "engine/mixed.h"
+#include "engine/mixed_loss.h"
 #include "engine/output_projection.h"
 #include "prune/select.h"
 
@@ -234,13 +236,24 @@ void compress_layer(std::span<Session::Impl* const> sessions, int layer,
         while (like < i && !same_scores(session.plan, sessions[like]->plan)) {
             ++like;
         }
+        if (session.plan.is_mixed()) {
+            compress_mixed(session, layer, views[i]);
+            ms[i] += ms_since(start);
+            continue;
+        }
         const int budget = session.plan.budget(layer, tokens[i], session.budget_tokens);
         selected[i] = select_layer(session, layer, views[i], budget, session.layers[layer].budget,
                                    true, &scores[like]);
+        session.layers[layer].dropped_mass =
+            selected[i].all ? 0.0 : dropped_mass(session, views[i], selected[i].kept);
+        session.layers[layer].store->release_queries();
         ms[i] += ms_since(start);
     }
     scores.clear();
     parallel_for(sessions[0]->m().threads, static_cast<int>(sessions.size()), [&](int i, int) {
+        if (sessions[i]->plan.is_mixed()) {
+            return;  // packed already
+        }
         const auto start = Clock::now();
         pack_selected(*sessions[i], layer, views[i], selected[i]);
         ms[i] += ms_since(start);
@@ -249,11 +262,23 @@ void compress_layer(std::span<Session::Impl* const> sessions, int layer,
 
 void compress_to(Session::Impl& session, int layer, const LayerView& view,
                  const std::vector<int>& budgets) {
-    std::vector<int>& budget = session.layers[layer].budget = budgets;
-    pack_selected(session, layer, view, select_layer(session, layer, view, 0, budget, false));
+    SessionLayer& state = session.layers[layer];
+    std::vector<int>& budget = state.budget = budgets;
+    const Selection selected = select_layer(session, layer, view, 0, budget, false);
+    const Hparams& h = session.hparams();
+    LayerView last{.kv = view.kv, .window = state.store->queries()};
+    last.window_queries.resize(static_cast<std::size_t>(last.window) * h.query_heads * h.head_dim);
+    state.store->read_queries(last.window_queries.data());
+    state.dropped_mass = selected.all ? 0.0 : dropped_mass(session, last, selected.kept);
+    state.store->release_queries();
+    pack_selected(session, layer, view, selected);
 }
 
 void evict_if_over(Session::Impl& session, int layer) {
+    if (session.plan.is_mixed()) {
+        make_room_mixed(session, layer);
+        return;
+    }
     SessionLayer& state = session.layers[layer];
     LayerStore& store = *state.store;
     const SpanLayout& layout = store.layout();

@@ -62,7 +62,7 @@ void decode(std::span<Session::Impl* const> sessions, std::span<const std::int32
         positions[i] = sessions[i]->position;
     }
     for (Session::Impl* session : sessions) {
-        if (session->plan.layers[0].layout.pre_rope()) {
+        if (session->plan.pre_rope()) {
             session->plan.rope->remember(session->position + 1);
         }
     }
@@ -75,7 +75,9 @@ void decode(std::span<Session::Impl* const> sessions, std::span<const std::int32
             evict_if_over(*sessions[i], layer);
             LayerStore& store = *sessions[i]->layers[layer].store;
             store.append(k.data() + i * k_row, v.data() + i * k_row, positions[i]);
-            store.push_query(q.data() + i * q_row);
+            if (store.rings_while_decoding()) {
+                store.push_query(q.data() + i * q_row);
+            }
             store.add_queries(q.data() + i * q_row, 1, positions[i], 1);
             items[i] = {
                 .store = &store, .q = q.data() + i * q_row, .out = attended.data() + i * q_row};

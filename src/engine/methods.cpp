@@ -92,6 +92,10 @@ std::vector<MethodInfo> policy_list() {
         list.push_back(
             {policy->name, policy->paper, policy->summary, policy->departures, defaults});
     }
+    list.push_back({"mixed", "",
+                    "bits from 16 to none per token, by loss per byte within --kv-budget",
+                    "stores with the format fitted alone",
+                    "the bytes of 512 tokens at 16 bits, window-size 8, n-sink 1"});
     list.push_back({"layerquant", "2412.12706",
                     "snapkv with layers at different bits and equal bytes",
                     "the official code has its flag inverted: not copied",

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <climits>
 #include <cmath>
+#include <numeric>
 #include <string>
 
+#include "engine/budget.h"
 #include "winnow/error.h"
 #include "winnow/winnow.h"
 
@@ -13,6 +15,10 @@ namespace winnow {
 namespace {
 
 constexpr int kDefaultCap = 512;
+// Newest queries of a prompt by which mixed judges its tokens.
+constexpr int kObservingQueries = 64;
+// Those by which the receipt judges what was dropped, where the method has no window.
+constexpr int kReceiptQueries = 8;
 
 void require(bool right, const std::string& flag, const std::string& found,
              const std::string& wanted) {
@@ -134,7 +140,66 @@ std::string name_of(const std::vector<const Policy*>& chain) {
 
 }  // namespace
 
+namespace {
+
+// The method mixed chooses bits per token: nbits stays 0 unless one width is asked for.
+CacheOptions fill_mixed(CacheOptions o) {
+    o.method = "mixed";
+    check_ranges(o);
+    if (o.quant_method.empty()) {
+        o.quant_method = "fitted";
+    }
+    const Format& format = find_format(o.quant_method);
+    require(format.token_rows && format.side_per_head, "quant-method", "'" + o.quant_method + "'",
+            "fitted or left out where --method is mixed, which moves tokens one at a time");
+    o.nbits_k = o.nbits_k == 0 ? o.nbits : o.nbits_k;
+    o.nbits_v = o.nbits_v == 0 ? o.nbits : o.nbits_v;
+    for (const auto& [flag, bits] : {std::pair("nbits", o.nbits), std::pair("nbits-k", o.nbits_k),
+                                     std::pair("nbits-v", o.nbits_v)}) {
+        if (bits != 0) {
+            require_bits(flag, bits);
+        }
+    }
+    require((o.nbits_k == 0) == (o.nbits_v == 0), o.nbits_k == 0 ? "nbits-k" : "nbits-v",
+            "not given", "given too where the other side's is");
+    o.key_axis = o.key_axis == -1 ? format.default_key_axis : o.key_axis;
+    o.value_axis = o.value_axis == -1 ? format.default_value_axis : o.value_axis;
+    o.window_size = o.window_size == 0 ? 8 : o.window_size;
+    o.n_sink = o.n_sink == -1 ? 1 : o.n_sink;
+    if (o.kv_budget.empty() && o.max_capacity_prompts == 0 && o.max_capacity_prompts_ratio == 0.0) {
+        o.max_capacity_prompts = kDefaultCap;
+    }
+    require(o.max_capacity_prompts_ratio == 0.0, "max-capacity-prompts-ratio",
+            std::to_string(o.max_capacity_prompts_ratio), "left out where --method is mixed");
+    require(o.kv_budget.empty() || o.max_capacity_prompts == 0, "max-capacity-prompts",
+            std::to_string(o.max_capacity_prompts),
+            "left out beside --kv-budget, or given with a --method that counts tokens");
+    return o;
+}
+
+bool means_mixed(const CacheOptions& o) {
+    return o.method == "mixed" || (o.method == "full" && !o.kv_budget.empty());
+}
+
+}  // namespace
+
 CacheOptions fill_defaults(CacheOptions o) {
+    if (!o.kv_budget.empty()) {
+        require(!o.method.starts_with("kvzip"), "method", "'" + o.method + "'",
+                "another beside --kv-budget: kvzip settles its layers' shares after the prompt");
+        parse_bytes("kv-budget", o.kv_budget);
+        require(o.max_capacity_prompts_ratio == 0.0, "max-capacity-prompts-ratio",
+                std::to_string(o.max_capacity_prompts_ratio), "left out beside --kv-budget");
+    }
+    require(o.guard >= 0.0 && o.guard <= 1.0, "guard", std::to_string(o.guard), "from 0 to 1");
+    require((o.guard == 0.0) == o.kv_budget_max.empty(), "kv-budget-max",
+            o.kv_budget_max.empty() ? "not given" : "'" + o.kv_budget_max + "'",
+            "given together with --guard");
+    require(o.guard == 0.0 || (means_mixed(o) && !o.kv_budget.empty()), "guard",
+            std::to_string(o.guard), "left out unless --kv-budget plans the method mixed");
+    if (means_mixed(o)) {
+        return fill_mixed(o);
+    }
     if (o.method == "layerquant") {
         require(o.quant_method.empty() || o.quant_method == "layerquant", "quant-method",
                 "'" + o.quant_method + "'", "layerquant or left out where --method is layerquant");
@@ -174,6 +239,9 @@ CacheOptions fill_defaults(CacheOptions o) {
 
 void validate(const CacheOptions& options) {
     const CacheOptions filled = fill_defaults(options);
+    if (filled.method == "mixed") {
+        return;
+    }
     // Any head dimension that the group divides; the model's own is checked by the session.
     const FormatSpec spec = spec_of(filled, 8 * filled.group_size, 0);
     if (spec.format->check != nullptr) {
@@ -181,14 +249,56 @@ void validate(const CacheOptions& options) {
     }
 }
 
+namespace {
+
+FormatSpec exact_spec(int head_dim) {
+    return {.format = &find_format("none"), .head_dim = head_dim};
+}
+
+// The tiers, what a layer remembers, and the bytes: --kv-budget, or as many as the cap's tokens
+// would take at 16 bits.
+void add_mixed(Plan& plan, const Hparams& h) {
+    const CacheOptions& o = plan.options;
+    if (o.nbits_k == 0) {
+        plan.mixed.tiers = {{8, 4}, {4, 3}, {3, 2}, {2, 2}};  // keys need more than values
+    } else if (o.nbits_k != 16 || o.nbits_v != 16) {
+        plan.mixed.tiers = {{o.nbits_k, o.nbits_v}};
+    }
+    const int tiers = static_cast<int>(plan.mixed.tiers.size()) + 1;
+    plan.memory = {.window = kObservingQueries,
+                   .column_sums = true,
+                   .one_row = true,
+                   .decode_only = true,
+                   .exact_room = true,
+                   .release_ring = true,
+                   .notes = h.kv_heads * (tiers + 1) + 1};
+    const std::uint64_t per_token = 4ULL * h.layers * h.kv_heads * h.head_dim;
+    const std::uint64_t bytes = o.kv_budget.empty() ? per_token * o.max_capacity_prompts
+                                                    : parse_bytes("kv-budget", o.kv_budget);
+    plan_mixed(plan, h, bytes);
+    if (o.guard > 0.0) {
+        plan.mixed.most = static_cast<double>(parse_bytes("kv-budget-max", o.kv_budget_max)) /
+                          static_cast<double>(bytes);
+        require(plan.mixed.most >= 1.0, "kv-budget-max", "'" + o.kv_budget_max + "'",
+                "at least --kv-budget");
+    }
+}
+
+}  // namespace
+
 Plan make_plan(const CacheOptions& options, const Hparams& hparams,
                std::shared_ptr<RopeTable> rope) {
+    if (!options.kv_budget.empty() && !means_mixed(options)) {
+        fill_defaults(options);  // for its errors
+        return plan_method(options, hparams, rope, parse_bytes("kv-budget", options.kv_budget));
+    }
     Plan plan;
     plan.options = fill_defaults(options);
     const CacheOptions& o = plan.options;
+    const bool mixed = o.method == "mixed";
     require_int(o.quant_end_layers <= hparams.layers, "quant-end-layers", o.quant_end_layers,
                 ("at most " + std::to_string(hparams.layers) + ", the model's layers").c_str());
-    const std::vector<const Policy*> policies = find_policies(o.method);
+    const std::vector<const Policy*> policies = find_policies(mixed ? "full" : o.method);
     plan.policy = policies.front();
     plan.params = params_of(o);
     plan.params.bases.assign(policies.begin() + 1, policies.end());
@@ -200,21 +310,31 @@ Plan make_plan(const CacheOptions& options, const Hparams& hparams,
                    .largest = peaks,
                    .moments = (needs & kNeedsQueryStats) != 0,
                    .moments_skip = plan.params.n_sink};
+    // Whoever drops tokens tells how much attention went with them, also where nobody else looks.
+    if (plan.memory.window == 0 && o.method != "full") {
+        plan.memory.window = kReceiptQueries;
+        plan.memory.release_ring = true;
+    }
     plan.rope = rope != nullptr ? std::move(rope) : std::make_shared<RopeTable>(hparams.rope);
     for (int layer = 0; layer < hparams.layers; ++layer) {
         LayerPlan part;
-        part.layout.spec = spec_of(o, hparams.head_dim, layer);
+        part.layout.spec =
+            mixed ? exact_spec(hparams.head_dim) : spec_of(o, hparams.head_dim, layer);
         const FormatSpec& spec = part.layout.spec;
         if (spec.format->check != nullptr) {
             spec.format->check(spec);
         }
-        part.layout.head_tokens = std::max(o.sinks_full_precision, spec.format->exact_head);
+        part.layout.head_tokens =
+            mixed ? 0 : std::max(o.sinks_full_precision, spec.format->exact_head);
         part.layout.residual_length = o.residual_length;
         part.layout.rope = plan.rope.get();
         if (o.quant_method == "layerquant") {
             part.cap_factor = 16.0 / spec.bits_k;
         }
         plan.layers.push_back(part);
+    }
+    if (mixed) {
+        add_mixed(plan, hparams);
     }
     return plan;
 }
@@ -228,6 +348,36 @@ PolicyParams Plan::layer_params(int layer, int prompt_tokens) const {
     }
     p.cap = static_cast<int>(p.cap * layers[layer].cap_factor);
     return p;
+}
+
+std::uint64_t Plan::budget_bytes() const {
+    if (options.kv_budget.empty()) {
+        return 0;
+    }
+    const double mixed_bytes =
+        std::accumulate(mixed.layer_bytes.begin(), mixed.layer_bytes.end(), 0.0);
+    return is_mixed() ? static_cast<std::uint64_t>(mixed_bytes + 0.5)
+                      : parse_bytes("kv-budget", options.kv_budget);
+}
+
+std::vector<SpanLayout> Plan::layouts(int layer) const {
+    std::vector<SpanLayout> all{layers[layer].layout};
+    if (!is_mixed()) {
+        return all;
+    }
+    // Tokens are exact, and stored one by one, until they are moved.
+    all[0].spec.group_size = 1;
+    all[0].residual_length = 1 << 20;
+    all[0].exact_room = true;
+    for (const auto& [bits_k, bits_v] : mixed.tiers) {
+        SpanLayout lower = all[0];
+        lower.spec.format = &find_format(options.quant_method);
+        lower.spec.bits_k = bits_k;
+        lower.spec.bits_v = bits_v;
+        lower.residual_length = 0;
+        all.push_back(lower);
+    }
+    return all;
 }
 
 int Plan::budget(int layer, int tokens, int prompt_tokens) const {

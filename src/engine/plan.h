@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "cache/layer_store.h"
@@ -19,6 +20,15 @@ struct LayerPlan {
     double cap_factor = 1.0;       ///< tokens this layer keeps per token of the cap (layerquant)
 };
 
+/// The method mixed: what each layer may take, and the precisions below f16.
+struct MixedPlan {
+    std::vector<double> shares;                ///< [L] relative bytes per layer; empty: all alike
+    std::vector<double> layer_bytes;           ///< [L] cache and policy together
+    std::vector<std::pair<int, int>> tiers{};  ///< bits of K and V, most first
+    bool raised = false;                       ///< guard has raised them
+    double most = 1.0;                         ///< what guard may multiply layer_bytes by
+};
+
 /// What the options mean for a model. Copied into each session.
 struct Plan {
     CacheOptions options;  ///< every default filled in
@@ -29,6 +39,15 @@ struct Plan {
     int repeat_tokens = 2048;  ///< kvzip: tokens of the prompt that a second pass repeats at once
     std::vector<LayerPlan> layers;
     std::shared_ptr<RopeTable> rope;  ///< the model's; grown under its lock
+    MixedPlan mixed;                  ///< of the method mixed; else empty
+
+    bool is_mixed() const { return !mixed.layer_bytes.empty(); }
+    /// What kv_budget allows, or 0.
+    std::uint64_t budget_bytes() const;
+    /// Whether some keys are kept before RoPE.
+    bool pre_rope() const { return !mixed.tiers.empty() || layers[0].layout.pre_rope(); }
+    /// The tiers of a layer's store.
+    std::vector<SpanLayout> layouts(int layer) const;
 
     /// The policy's settings for `layer` when a prompt of `prompt_tokens` is read.
     PolicyParams layer_params(int layer, int prompt_tokens) const;

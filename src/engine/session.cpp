@@ -41,7 +41,7 @@ void Session::Impl::check_tokens(std::span<const std::int32_t> tokens) const {
 }
 
 std::unique_ptr<LayerStore> Session::Impl::new_store(int layer) {
-    auto store = std::make_unique<LayerStore>(plan.layers[layer].layout, hparams().kv_heads,
+    auto store = std::make_unique<LayerStore>(plan.layouts(layer), hparams().kv_heads,
                                               hparams().query_heads, plan.memory, &cache, &policy);
     store->use_side_data(plan.layers[layer].side_data);
     return store;
@@ -108,6 +108,14 @@ void Session::prefill(std::span<Session* const> sessions, std::span<const std::i
     winnow::prefill(impls, tokens, progress);
 }
 
+void Session::pin(int first, int last) {
+    if (first < 0 || first >= last) {
+        throw usage_error("pinned positions must be a range such as 0 to 10; they are " +
+                          std::to_string(first) + " to " + std::to_string(last) + ".");
+    }
+    impl_->pins.emplace_back(first, last);
+}
+
 std::span<const float> Session::logits() const {
     return impl_->logits;
 }
@@ -150,6 +158,7 @@ Session Session::clone() const {
     to.evictions = impl_->evictions;
     to.repackings = impl_->repackings;
     to.demotions = impl_->demotions;
+    to.pins = impl_->pins;
     to.timing = impl_->timing;
     return copy;
 }

@@ -16,6 +16,7 @@ struct SessionLayer {
     std::vector<int> budget;                 // [G] tokens a head may keep; set by the last prefill
     std::vector<std::vector<float>> scores;  // [G][kept] of the last selection, when asked for
     int kept_at_selection = 0;
+    double dropped_mass = 0.0;  // of the last queries' attention, on what the last prefill dropped
 };
 
 struct Session::Impl {
@@ -39,6 +40,16 @@ struct Session::Impl {
     std::uint64_t repackings = 0;
     std::uint64_t demotions = 0;
     SessionTiming timing;
+
+    std::vector<std::pair<int, int>> pins;  // positions [first, last) that are never evicted
+    bool pinned(int at) const {
+        for (const auto& [first, last] : pins) {
+            if (at >= first && at < last) {
+                return true;
+            }
+        }
+        return false;
+    }
 
     const Model::Impl& m() const { return model->impl(); }
     const Hparams& hparams() const { return m().hparams; }

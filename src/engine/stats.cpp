@@ -67,9 +67,13 @@ CacheStats Session::stats() const {
             }
         }
         stats.kept.push_back(tokens / store.kv_heads());
+        stats.dropped_mass += layer.dropped_mass / static_cast<double>(s.layers.size());
+        stats.dropped_mass_worst = std::max(stats.dropped_mass_worst, layer.dropped_mass);
         stats.policy_bytes += store.policy_bytes();
     }
     stats.bytes = s.cache_bytes();
+    stats.budget_bytes = s.plan.budget_bytes();
+    stats.guard_raised = s.plan.mixed.raised;
     stats.bytes_peak = s.bytes_peak;
     stats.bytes_full_f16 = s.m().info.full_cache_bytes(static_cast<std::uint64_t>(s.position));
     stats.allocated_bytes = s.cache.now();

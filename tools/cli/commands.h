@@ -19,6 +19,7 @@ int chat_command(const Arguments& args);
 int inspect_command(const Arguments& args);
 int methods_command(const Arguments& args);
 int info_command(const Arguments& args);
+int plan_command(const Arguments& args);
 int calibrate_command(const Arguments& args);
 int bench_command(const Arguments& args);
 int eval_command(const Arguments& args);

@@ -154,7 +154,7 @@ void settle_cache(CacheOptions& cache) {
     if (cache.method == "fullkv" || cache.method.empty()) cache.method = "full";
     std::istringstream chain(cache.method);  // adakv:snapkv is two names
     for (std::string name; std::getline(chain, name, ':');) {
-        check_name("--method", name, names_of(policy_list(), {"layerquant"}));
+        check_name("--method", name, names_of(policy_list(), {"layerquant", "mixed"}));
     }
     check_name("--quant-method", cache.quant_method,
                names_of(format_list(), {"none", "layerquant"}));

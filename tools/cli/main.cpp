@@ -26,6 +26,7 @@ constexpr auto kCommands = std::to_array<Command>({
     {"inspect", "show which tokens of a prompt are kept", inspect_command},
     {"methods", "list the pruning methods and the cache formats", methods_command},
     {"info", "show a model's shape and what its cache costs", info_command},
+    {"plan", "show what a byte budget would keep, without loading weights", plan_command},
     {"calibrate", "fit kvquant's levels for a model on a text", calibrate_command},
     {"bench", "measure prefill and decode, also beside llama.cpp", bench_command},
     {"eval", "run needle, RULER, LongBench or fidelity over many caches", eval_command},

@@ -21,6 +21,30 @@ struct Line {
     std::string value;
 };
 
+// "16 bits 4 %, 4/3 bits 60 %": shares of the kept tokens.
+std::string precisions(const CacheStats& stats) {
+    double whole = 0.0;
+    for (const PrecisionStats& at : stats.precisions) whole += static_cast<double>(at.tokens);
+    std::string text;
+    for (const PrecisionStats& at : stats.precisions) {
+        const std::string bits = at.bits_k == at.bits_v
+                                     ? std::to_string(at.bits_k)
+                                     : std::to_string(at.bits_k) + "/" + std::to_string(at.bits_v);
+        text += (text.empty() ? "" : ", ") + bits + " bits " +
+                format("%.0f %%", percent(static_cast<double>(at.tokens), whole));
+    }
+    return text;
+}
+
+// What happened to the budget, and inside it while decoding.
+std::string budget_note(const RunReport& run) {
+    const CacheStats& stats = run.stats;
+    std::string text = stats.guard_raised ? ", raised by the guard" : "";
+    return text + format(", %llu demotions, %llu evictions",
+                         static_cast<unsigned long long>(stats.demotions),
+                         static_cast<unsigned long long>(stats.evictions));
+}
+
 std::vector<Line> lines(const RunReport& run) {
     const CacheStats& stats = run.stats;
     const auto seen = static_cast<double>(stats.tokens_seen);
@@ -35,10 +59,18 @@ std::vector<Line> lines(const RunReport& run) {
         {"bytes", human_bytes(bytes) + " of " + human_bytes(full) +
                       format(" (%.1f %%)", percent(bytes, full))},
         {"bits", format("K %.2f, V %.2f", stats.bits_k, stats.bits_v)},
+        {"dropped", format("%.2f %% of attention, worst layer %.2f %%", 100.0 * stats.dropped_mass,
+                           100.0 * stats.dropped_mass_worst)},
         {"prefill", format("%.1f tok/s (%.2f s)", run.prefill_tps(), run.timing.prefill_ms / 1e3)},
         {"decode", format("%.1f tok/s (%.2f s)", run.decode_tps(), run.decode_ms / 1e3)},
         {"peak", human_bytes(static_cast<double>(stats.prefill_peak_bytes)) + " in prefill"},
     };
+    if (stats.budget_bytes > 0) {
+        result.insert(
+            result.begin() + 4,
+            {"budget", human_bytes(static_cast<double>(stats.budget_bytes)) + budget_note(run)});
+    }
+    if (stats.precisions.size() > 1) result.push_back({"tokens at", precisions(stats)});
     return result;
 }
 
@@ -87,7 +119,12 @@ RunReport make_report(const Session& session, std::size_t prompt_tokens,
 }
 
 std::string describe(const CacheOptions& cache) {
+    if (cache.method == "mixed" && cache.nbits == 0 && cache.nbits_k == 0) {
+        return cache.kv_budget.empty() ? "mixed " + std::to_string(cache.max_capacity_prompts)
+                                       : "mixed in " + cache.kv_budget;
+    }
     std::string text = cache.method;
+    if (!cache.kv_budget.empty()) text += " in " + cache.kv_budget + ":";
     if (cache.max_capacity_prompts_ratio > 0.0) {
         text += format(" %.4g of the prompt", cache.max_capacity_prompts_ratio);
     } else if (cache.max_capacity_prompts > 0 && cache.method != "full") {

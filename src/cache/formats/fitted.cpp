@@ -1,0 +1,286 @@
+// Levels fitted to a head's own prompt: one offset and one spread per channel serve all tokens of a
+// kv head, so a token takes its codes, one byte of scale and nothing else, and tokens may change
+// their bits one at a time.
+//
+//   u_d = (x_d - offset_d) / spread_d                      K before RoPE, V as it is
+//   code_d = clamp(round(u_d / s + (2^B - 1) / 2), 0, 2^B - 1)
+//   x'_d = offset_d + spread_d * s * (code_d - (2^B - 1) / 2)
+//
+// s is chosen per token, the best of a few between what a normal variable wants and what reaches
+// the largest value, among the 256 steps 2^((i - 128) / 8). Offset and spread are the mean and the
+// standard deviation of the channel over the rows that fit() sees, as f16.
+//
+// A row, K and V apart:  scale [1] | codes [D], B bits each.  At 16 bits: f16 rows.
+// Side data of a kv head, f16 in pairs:  K offsets [D] | K spreads [D] | V offsets | V spreads
+#include <winnow/error.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "cache/code_pack.h"
+#include "cache/format.h"
+#include "cache/rows.h"
+#include "core/rope.h"
+#include "kernels/dense.h"
+
+namespace winnow {
+namespace {
+
+using Size = std::size_t;
+
+constexpr int kScaleZero = 128;  // the byte that means 1
+constexpr float kPerOctave = 8.0F;
+constexpr float kLeastSpread = 1e-5F;
+
+void check(const FormatSpec& spec) {
+    FormatSpec shape = spec;
+    shape.group_size = 8;  // tokens are stored one by one: any group will do
+    check_shape(shape);
+    check_bits(spec, {2, 3, 4, 8, 16});
+    check_no_outliers(spec);
+}
+
+Size row_bytes(const FormatSpec& spec, Side side) {
+    const int bits = bits_of(spec, side);
+    return bits == 16 ? f16_rows_bytes(spec, 1) : 1 + packed_bytes(bits, spec.head_dim);
+}
+
+int side_floats(const FormatSpec& spec) {
+    return 2 * spec.head_dim;  // four rows of halves
+}
+
+// Offsets and spreads of one side, widened.
+struct Channels {
+    float offset[kMaxHeadDim];
+    float spread[kMaxHeadDim];
+
+    Channels(const FormatSpec& spec, Side side, const float* side_data) {
+        const int d = spec.head_dim;
+        const auto* halves = reinterpret_cast<const std::uint8_t*>(side_data) +
+                             (side == Side::key ? 0 : 4 * static_cast<Size>(d));
+        floats_from_f16(halves, d, offset);
+        floats_from_f16(halves + 2 * static_cast<Size>(d), d, spread);
+    }
+};
+
+float scale_of(std::uint8_t byte) {
+    return std::exp2(static_cast<float>(byte - kScaleZero) / kPerOctave);
+}
+
+// All 256 scales, so that reading a row computes no power.
+const float* scales() {
+    static const auto table = [] {
+        std::vector<float> all(256);
+        for (int i = 0; i < 256; ++i)
+            all[static_cast<Size>(i)] = scale_of(static_cast<std::uint8_t>(i));
+        return all;
+    }();
+    return table.data();
+}
+
+// Squared error of u at scale s, in units of the spread.
+float error_at(const float* u, int d, int bits, float s) {
+    const float most = static_cast<float>((1 << bits) - 1), half = most / 2.0F;
+    float sum = 0.0F;
+    for (int i = 0; i < d; ++i) {
+        const float code = std::clamp(std::nearbyint(u[i] / s + half), 0.0F, most);
+        const float e = u[i] - s * (code - half);
+        sum += e * e;
+    }
+    return sum;
+}
+
+std::uint8_t best_scale(const float* u, int d, int bits) {
+    float square = 0.0F, most = 0.0F;
+    for (int i = 0; i < d; ++i) {
+        square += u[i] * u[i];
+        most = std::max(most, std::abs(u[i]));
+    }
+    const float spread = std::sqrt(square / static_cast<float>(d));
+    const auto byte_of = [](float s) {
+        const float at = std::log2(std::max(s, 1e-30F)) * kPerOctave + kScaleZero;
+        return static_cast<int>(std::clamp(std::round(at), 0.0F, 255.0F));
+    };
+    // Optimal uniform steps of a normal variable, from 2 to 8 bits, less a third; see Max (1960).
+    const float step = bits == 2 ? 0.7F : bits == 3 ? 0.4F : bits == 4 ? 0.22F : 0.02F;
+    const int low = byte_of(spread * step);
+    const int high = std::max(low, byte_of(2.0F * most / static_cast<float>((1 << bits) - 1)));
+    int best = high;
+    float least = error_at(u, d, bits, scales()[high]);
+    for (int byte = low; byte < high; ++byte) {
+        const float error = error_at(u, d, bits, scales()[byte]);
+        if (error < least) {
+            least = error;
+            best = byte;
+        }
+    }
+    return static_cast<std::uint8_t>(best);
+}
+
+void pack(const FormatSpec& spec, Side side, const float* rows, int tokens, const float* side_data,
+          std::uint8_t* out) {
+    const int bits = bits_of(spec, side), d = spec.head_dim;
+    if (bits == 16) return f16_rows_pack(spec, side, rows, tokens, out);
+    require_no_nan(spec, side, rows, tokens);
+    const Channels channels(spec, side, side_data);
+    const float most = static_cast<float>((1 << bits) - 1), half = most / 2.0F;
+    float u[kMaxHeadDim];
+    std::uint8_t codes[kMaxHeadDim];
+    for (int t = 0; t < tokens; ++t, rows += d, out += row_bytes(spec, side)) {
+        for (int i = 0; i < d; ++i) {
+            const float x = std::clamp(rows[i], -65504.0F, 65504.0F);
+            u[i] = (x - channels.offset[i]) / channels.spread[i];
+        }
+        out[0] = best_scale(u, d, bits);
+        const float s = scales()[out[0]];
+        for (int i = 0; i < d; ++i) {
+            codes[i] =
+                static_cast<std::uint8_t>(std::clamp(std::nearbyint(u[i] / s + half), 0.0F, most));
+        }
+        pack_codes(bits, codes, d, out + 1);
+    }
+}
+
+void read_row(const FormatSpec& spec, Side side, const Channels& channels, const std::uint8_t* row,
+              float* out) {
+    const int bits = bits_of(spec, side), d = spec.head_dim;
+    const float s = scales()[row[0]], half = static_cast<float>((1 << bits) - 1) / 2.0F;
+    unpack_codes(bits, row + 1, d, out);
+    for (int i = 0; i < d; ++i) {
+        const float x = channels.offset[i] + channels.spread[i] * s * (out[i] - half);
+        out[i] = std::clamp(x, -65504.0F, 65504.0F);
+    }
+}
+
+void unpack(const FormatSpec& spec, Side side, const TileView& tile, float* rows) {
+    if (bits_of(spec, side) == 16) return f16_rows_unpack(spec, tile, rows);
+    const Channels channels(spec, side, tile.side_data);
+    const std::uint8_t* row = tile.data;
+    for (int t = 0; t < tile.tokens; ++t, rows += spec.head_dim, row += row_bytes(spec, side)) {
+        read_row(spec, side, channels, row, rows);
+    }
+}
+
+// keys [D][kColumnBlock] turned to their positions; pairs as the model has them.
+void rotate_columns(const RopeTable& rope, const std::int32_t* positions, int tokens, float* keys) {
+    const RopeParams& params = rope.params();
+    const int pairs = params.dims / 2;
+    float cos[kMaxHeadDim / 2 * kColumnBlock], sin[kMaxHeadDim / 2 * kColumnBlock];
+    rope.angles(positions, tokens, cos, sin);
+    for (int p = 0; p < pairs; ++p) {
+        float* a = keys + (params.halves ? p : 2 * p) * kColumnBlock;
+        float* b = keys + (params.halves ? p + pairs : 2 * p + 1) * kColumnBlock;
+        for (int t = 0; t < tokens; ++t) {
+            const float c = cos[p * tokens + t], s = sin[p * tokens + t];
+            const float x = a[t], y = b[t];
+            a[t] = x * c - y * s;
+            b[t] = x * s + y * c;
+        }
+    }
+}
+
+void dot_k(const FormatSpec& spec, const TileView& tile, const float* q, int heads, float* scores,
+           std::size_t stride) {
+    const int d = spec.head_dim;
+    if (tile.rope == nullptr || tile.positions == nullptr || tile.rope->params().dims > d) {
+        throw failure("fitted keeps keys before RoPE and needs their positions to read them.");
+    }
+    const bool plain = spec.bits_k == 16;
+    std::vector<Channels> channels;  // none at 16 bits, which have no fitted data
+    if (!plain) channels.emplace_back(spec, Side::key, tile.side_data);
+    const Size block = static_cast<Size>(d) * kColumnBlock;
+    float* keys = thread_scratch(block + static_cast<Size>(heads) * kColumnBlock);
+    float* products = keys + block;
+    float row[kMaxHeadDim];
+    const std::uint8_t* data = tile.data;
+    for (int first = 0; first < tile.tokens; first += kColumnBlock) {
+        const int n = std::min(kColumnBlock, tile.tokens - first);
+        std::fill_n(keys, block, 0.0F);
+        for (int t = 0; t < n; ++t, data += row_bytes(spec, Side::key)) {
+            if (plain) {
+                floats_from_f16(data, d, row);
+            } else {
+                read_row(spec, Side::key, channels[0], data, row);
+            }
+            for (int i = 0; i < d; ++i) keys[i * kColumnBlock + t] = row[i];
+        }
+        rotate_columns(*tile.rope, tile.positions + first, n, keys);
+        multiply(q, static_cast<Size>(d), keys, kColumnBlock, products, kColumnBlock, heads,
+                 kColumnBlock, d, false);
+        for (int r = 0; r < heads; ++r) {
+            std::copy_n(products + r * kColumnBlock, n,
+                        scores + static_cast<Size>(r) * stride + first);
+        }
+    }
+}
+
+void add_v(const FormatSpec& spec, const TileView& tile, const float* weights, std::size_t stride,
+           int heads, float* out) {
+    if (spec.bits_v == 16) return f16_rows_add_v(spec, tile, weights, stride, heads, out);
+    const Channels channels(spec, Side::value, tile.side_data);
+    const int d = spec.head_dim;
+    float row[kMaxHeadDim];
+    const std::uint8_t* data = tile.data;
+    for (int t = 0; t < tile.tokens; ++t, data += row_bytes(spec, Side::value)) {
+        read_row(spec, Side::value, channels, data, row);
+        for (int r = 0; r < heads; ++r) {
+            const float weight = weights[static_cast<Size>(r) * stride + static_cast<Size>(t)];
+            add_scaled(weight, row, d, out + r * d);
+        }
+    }
+}
+
+// Mean and standard deviation per channel of rows [n][D], as halves.
+void fit_side(const FormatSpec& spec, Side side, std::span<const float> rows, std::uint8_t* out) {
+    const int d = spec.head_dim, n = static_cast<int>(rows.size()) / d;
+    require_no_nan(spec, side, rows.data(), n);
+    for (int i = 0; i < d; ++i) {
+        double sum = 0.0, square = 0.0;
+        for (int t = 0; t < n; ++t) {
+            sum += static_cast<double>(rows[static_cast<Size>(t) * d + i]);
+        }
+        const double mean = n > 0 ? sum / n : 0.0;
+        for (int t = 0; t < n; ++t) {
+            const double x = static_cast<double>(rows[static_cast<Size>(t) * d + i]) - mean;
+            square += x * x;
+        }
+        const double spread = n > 0 ? std::sqrt(square / n) : 1.0;
+        const float limited = std::clamp(static_cast<float>(mean), -65504.0F, 65504.0F);
+        store_f16(out + 2 * i, f32_to_f16(limited));
+        store_f16(out + 2 * (d + i),
+                  f32_to_f16(std::clamp(static_cast<float>(spread), kLeastSpread, 65504.0F)));
+    }
+}
+
+void fit(const FormatSpec& spec, std::span<const float> k, std::span<const float> v,
+         float* side_data) {
+    auto* halves = reinterpret_cast<std::uint8_t*>(side_data);
+    fit_side(spec, Side::key, k, halves);
+    fit_side(spec, Side::value, v, halves + 4 * static_cast<Size>(spec.head_dim));
+}
+
+}  // namespace
+
+extern const Format format_fitted;
+const Format format_fitted{
+    .name = "fitted",
+    .paper = "",
+    .summary = "levels per channel fitted to the head's prompt, one byte of scale per token",
+    .departures = "",
+    .pre_rope_keys = true,
+    .token_rows = true,
+    .side_per_head = true,
+    .check = check,
+    .bytes = [](const FormatSpec& spec, Side side,
+                int tokens) { return row_bytes(spec, side) * static_cast<Size>(tokens); },
+    .side_floats = side_floats,
+    .fit = fit,
+    .pack = pack,
+    .unpack = unpack,
+    .dot_k = dot_k,
+    .add_v = add_v,
+};
+
+}  // namespace winnow

@@ -1,0 +1,31 @@
+// From a number of bytes to tokens and bits: what `--kv-budget` means for a model.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "engine/plan.h"
+
+namespace winnow {
+
+/// "24MiB", "1.5 GB", "65536": KiB, MiB, GiB are powers of 1024, KB, MB, GB of 1000. Throws a usage
+/// Error that names `flag`.
+std::uint64_t parse_bytes(const std::string& flag, const std::string& text);
+/// "24.0 MiB", or the bytes themselves below 10 KiB.
+std::string show_bytes(std::uint64_t bytes);
+
+/// The most bytes that one layer may take at any moment of decode where each kv head keeps at most
+/// `tokens` tokens between evictions: spans, positions, fitted data, rings and running sums.
+std::uint64_t worst_layer_bytes(const Plan& plan, const Hparams& hparams, int layer, int tokens);
+/// The same over all layers, for prompts of any length.
+std::uint64_t worst_bytes(const Plan& plan, const Hparams& hparams);
+
+/// Fills in plan.mixed: the session's bytes split over the layers. Throws a usage Error that names
+/// the smallest budget when `bytes` is too small.
+void plan_mixed(Plan& plan, const Hparams& hparams, std::uint64_t bytes);
+
+/// The plan of a single method within `bytes`: the cap and, where none are given, the bits.
+Plan plan_method(const CacheOptions& options, const Hparams& hparams,
+                 const std::shared_ptr<RopeTable>& rope, std::uint64_t bytes);
+
+}  // namespace winnow

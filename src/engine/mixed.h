@@ -1,0 +1,24 @@
+// `mixed`: how many bits each token of a layer gets, from 16 to none, by one rule: a byte stays
+// where it saves the most loss.
+//
+// The loss of a token is the squared error that it brings into the attention output: its squared
+// attention times what dropping it (|v - o|^2) or storing it (the measured error of K's scores and
+// of V) costs. Tiers are tried for every token at once with one price per byte over all kv heads of
+// the layer; the price is the lowest that fits the layer's bytes.
+#pragma once
+
+#include "engine/compress.h"
+
+namespace winnow {
+
+/// Packs a layer after prefill within session.plan.mixed.layer_bytes[layer], policy bytes included.
+void compress_mixed(Session::Impl& session, int layer, const LayerView& view);
+
+/// Makes room in a layer for one more token: the cheapest steps 16 -> 8 -> .. -> gone until it
+/// fits. Tokens never skip a step, so that nothing is dropped that was not at the fewest bits.
+void make_room_mixed(Session::Impl& session, int layer);
+
+/// Bytes that one more token of all kv heads needs in a layer, with room for its running sum.
+std::size_t mixed_token_bytes(const Hparams& hparams);
+
+}  // namespace winnow

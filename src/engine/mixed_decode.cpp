@@ -1,0 +1,165 @@
+// `mixed` while decoding: room for the next token, by demotion.
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <queue>
+
+#include "engine/mixed.h"
+
+namespace winnow {
+
+namespace {
+
+// Sums fade, so that what the answer looks at now counts more than the prompt's last words.
+constexpr float kMostQueries = 256.0F;
+// A step frees at most this share of the layer's bytes, so that most of them stay in use.
+constexpr double kSlackShare = 1.0 / 32.0;
+constexpr int kMostTokensAtOnce = 16;
+
+struct Step {
+    double price = 0.0;  // loss per byte freed
+    int g = 0;
+    int tier = 0;   // where the token lies before the step
+    int from = 0;   // where it lay at first
+    int index = 0;  // in the span of tier `from`
+    double importance = 0.0;
+    bool operator>(const Step& other) const {
+        return std::tie(price, g, from, index, tier) >
+               std::tie(other.price, other.g, other.from, other.index, other.tier);
+    }
+};
+
+class RoomMaker {
+  public:
+    RoomMaker(Session::Impl& session, LayerStore& store) : session_(session), store_(store) {
+        for (int tier = 0; tier < store.tiers(); ++tier) {
+            const FormatSpec& spec = store.layout(tier).spec;
+            cost_.push_back(static_cast<double>(spec.format->bytes(spec, Side::key, 1) +
+                                                spec.format->bytes(spec, Side::value, 1) + 8));
+        }
+        cost_.push_back(0.0);
+    }
+
+    void free(double bytes) {
+        gather();
+        while (bytes > 0.0 && !steps_.empty()) {
+            const Step step = steps_.top();
+            steps_.pop();
+            bytes -= cost_[step.tier] - cost_[step.tier + 1];
+            moves_[{step.g, step.from}][step.index] = step.tier + 1;
+            if (step.tier + 1 < store_.tiers()) {
+                push(step, step.tier + 1);
+            }
+        }
+        apply();
+    }
+
+  private:
+    // The next step of every token that may move.
+    void gather() {
+        const PolicyParams& params = session_.plan.params;
+        const float queries = store_.notes().back();
+        const auto group = static_cast<float>(store_.query_heads() / store_.kv_heads());
+        for (int g = 0; g < store_.kv_heads(); ++g) {
+            const float* sums = store_.sums(g);
+            for (int tier = 0; tier < store_.tiers(); ++tier) {
+                const Span& span = store_.span(g, tier);
+                const int first = store_.first_of(g, tier);
+                for (int i = 0; i < span.tokens(); ++i) {
+                    const int age = session_.position - span.position(i);
+                    if (span.position(i) < params.n_sink) {
+                        continue;
+                    }
+                    const float seen = std::min(queries, static_cast<float>(std::max(1, age)));
+                    const double mean = static_cast<double>(sums[first + i] / (group * seen));
+                    push({.g = g, .from = tier, .index = i, .importance = mean * mean + 1e-12},
+                         tier);
+                }
+            }
+        }
+    }
+    void push(Step step, int tier) {
+        const bool gone = tier + 1 == store_.tiers();
+        const int position = store_.span(step.g, step.from).position(step.index);
+        const bool recent = session_.position - position <= session_.plan.params.window_size;
+        if (gone && (recent || session_.pinned(position))) {
+            return;
+        }
+        const float* loss = store_.notes().data() + step.g * (store_.tiers() + 1);
+        step.tier = tier;
+        step.price = step.importance * static_cast<double>(loss[tier + 1] - loss[tier]) /
+                     (cost_[tier] - cost_[tier + 1]);
+        steps_.push(step);
+    }
+    // Drops first, then demotions: bytes only ever fall. Indices shift as tokens leave a span.
+    void apply() {
+        for (const auto& [where, targets] : moves_) {
+            const auto [g, from] = where;
+            std::map<int, std::vector<std::int32_t>, std::greater<>> by_target;
+            for (const auto& [index, to] : targets) {
+                by_target[to].push_back(index);
+            }
+            std::vector<std::int32_t> gone;
+            for (const auto& [to, indices] : by_target) {
+                std::vector<std::int32_t> now;
+                for (const std::int32_t index : indices) {
+                    const auto before = std::count_if(gone.begin(), gone.end(),
+                                                      [&](auto other) { return other < index; });
+                    now.push_back(index - static_cast<std::int32_t>(before));
+                }
+                const bool dropped = to == store_.tiers();
+                store_.move(g, from, dropped ? -1 : to, now);
+                (dropped ? session_.evictions : session_.demotions) += now.size();
+                gone.insert(gone.end(), indices.begin(), indices.end());
+            }
+        }
+    }
+
+    Session::Impl& session_;
+    LayerStore& store_;
+    std::vector<double> cost_;
+    std::priority_queue<Step, std::vector<Step>, std::greater<>> steps_;
+    std::map<std::pair<int, int>, std::map<int, int>> moves_;  // (g, tier) -> index -> new tier
+};
+
+// One more query has been seen; now and then all sums are halved.
+void fade(LayerStore& store) {
+    float& queries = store.notes().back();
+    queries += 1.0F;
+    if (queries < kMostQueries) {
+        return;
+    }
+    queries /= 2.0F;
+    for (int g = 0; g < store.kv_heads(); ++g) {
+        float* sums = store.sums(g);
+        std::transform(sums, sums + store.tokens(g), sums, [](float x) { return x / 2.0F; });
+    }
+}
+
+}  // namespace
+
+void make_room_mixed(Session::Impl& session, int layer) {
+    LayerStore& store = *session.layers[layer].store;
+    fade(store);
+    const double budget = session.plan.mixed.layer_bytes[layer];
+    const auto token = static_cast<double>(mixed_token_bytes(session.hparams()));
+    const auto over = [&] {
+        return static_cast<double>(store.bytes() + store.policy_bytes()) + token - budget;
+    };
+    if (over() <= 0.0) {
+        return;
+    }
+    const double more =
+        std::clamp(budget * kSlackShare / token, 1.0, static_cast<double>(kMostTokensAtOnce));
+    RoomMaker(session, store).free(over() + (std::floor(more) - 1.0) * token);
+    // Room that sums and positions keep is freed in steps.
+    while (over() > 0.0) {
+        const double before = over();
+        RoomMaker(session, store).free(before);
+        if (over() >= before) {
+            break;  // only protected tokens are left: the plan's minimum holds them
+        }
+    }
+}
+
+}  // namespace winnow
