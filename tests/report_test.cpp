@@ -292,6 +292,31 @@ TEST_F(Report, EqualBytesComparesFormats) {
     EXPECT_EQ(rows[1][5], "0.125");
 }
 
+TEST_F(Report, VariantsAndByteBudgetsStayApart) {
+    const EmptyPath no_gnuplot;
+    std::string lines;
+    const auto add = [&](const std::string& id, Json options, double score) {
+        lines += line_of("needle", "needle_sf", "p", {id, std::move(options)}, score).dump() + "\n";
+    };
+    add("snapkv-512-kivi4-w8", options_of("snapkv", 512, "kivi", 4), 10);
+    add("snapkv-512-kivi4-w32", options_of("snapkv", 512, "kivi", 4), 20);
+    for (const char* budget : {"24MiB", "8MiB"}) {
+        Json options = options_of("full", 0, "none", 0);
+        options["kv_budget"] = budget;
+        add("full-16-kv_budget" + std::string(budget), options, budget[0] == '8' ? 30 : 40);
+    }
+    write("results.jsonl", lines);
+    write("run.json", run_of("needle", "f9").dump());
+    write_report(folder_, folder_);
+    const auto rows = parse_csv(read("needle-sf-grid.csv"));
+    ASSERT_EQ(rows.size(), 4U);
+    EXPECT_EQ(rows[0],
+              (std::vector<std::string>{"method", "format", "512 tokens", "8MiB", "24MiB"}));
+    EXPECT_EQ(rows[1], (std::vector<std::string>{"mixed", "mixed bits", "", "30", "40"}));
+    EXPECT_EQ(rows[2], (std::vector<std::string>{"snapkv", "4 bits, w32", "20", "", ""}));
+    EXPECT_EQ(rows[3], (std::vector<std::string>{"snapkv", "4 bits, w8", "10", "", ""}));
+}
+
 TEST_F(Report, ShardsMergeAndCountOnce) {
     const EmptyPath no_gnuplot;
     write_needle("whole/");

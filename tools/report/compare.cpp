@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <set>
 #include <tuple>
 
 #include "report/cells.h"
+#include "report/config.h"
 #include "report/text.h"
 
 namespace winnow::report {
@@ -26,6 +26,12 @@ void mark_best(Table& table, std::size_t begin, std::size_t column) {
     for (std::size_t r = begin; r < table.rows.size(); ++r) {
         table.rows[r].cells[column].best = value(r) == best;
     }
+}
+
+using Budget = std::tuple<double, double, int>;  // bytes given, ratio, cap; zeros: all tokens
+
+Budget budget_of(const Config& c) {
+    return {bytes_of(c.kv_budget), c.ratio, c.cap};
 }
 
 void add_unique(std::vector<std::string>& list, const std::string& name) {
@@ -49,12 +55,12 @@ Table task_table(const Stats& stats) {
     table.columns.push_back({"average", "average", ""});
 
     // Blocks of one budget and format: the methods side by side, `random` among them.
-    std::map<std::tuple<double, int, int, std::string>, std::vector<std::size_t>> blocks;
+    const bool name_quant = several_quants(run);
+    std::map<std::tuple<Budget, int, std::string>, std::vector<std::size_t>> blocks;
     for (std::size_t i = 0; i < run.configs.size(); ++i) {
         const Config& c = run.configs[i];
-        blocks[{c.ratio, c.cap, -c.bits_k - c.bits_v, c.quant}].push_back(i);
+        blocks[{budget_of(c), -c.bits_k - c.bits_v, c.format_label(true)}].push_back(i);
     }
-    const bool name_quant = several_quants(run);
     for (const auto& [key, members] : blocks) {
         const std::size_t begin = table.rows.size();
         for (const std::size_t i : members) {
@@ -80,8 +86,8 @@ Table task_table(const Stats& stats) {
 namespace {
 
 // Rows of a grid: by format, then full, the methods, `random`.
+// Bits, format, group, method.
 using GridKey = std::tuple<int, std::string, int, std::string>;
-using Budget = std::pair<double, int>;  // ratio, cap; (0, 0) is all tokens
 using Grid = std::map<GridKey, std::map<Budget, std::size_t>>;
 
 Grid grid_of(const Run& run) {
@@ -89,8 +95,8 @@ Grid grid_of(const Run& run) {
     for (std::size_t i = 0; i < run.configs.size(); ++i) {
         const Config& c = run.configs[i];
         const int group = c.method == "full" ? 0 : c.method == "random" ? 2 : 1;
-        const GridKey key{-c.bits_k - c.bits_v, c.packs() ? c.quant : "", group, c.method};
-        grid[key].emplace(Budget{c.ratio, c.cap}, i);
+        const GridKey key{-c.bits_k - c.bits_v, c.format_label(true), group, c.method};
+        grid[key].emplace(budget_of(c), i);
     }
     return grid;
 }
@@ -107,14 +113,9 @@ Table grid_table(const Stats& stats, const Measure& measure) {
                            " The best of a format and budget is bold.",
                 .columns = {{"method", "method", "", true}, {"format", "format", "", true}},
                 .rows = {}};
-    std::set<Budget> budgets;
-    for (const Config& c : run.configs) budgets.emplace(c.ratio, c.cap);
-    for (const auto& [ratio, cap] : budgets) {
-        Config c;
-        c.ratio = ratio;
-        c.cap = cap;
-        table.columns.push_back({c.budget_label(), c.budget_label(), ""});
-    }
+    std::map<Budget, std::string> budgets;
+    for (const Config& c : run.configs) budgets.emplace(budget_of(c), c.budget_label());
+    for (const auto& [budget, label] : budgets) table.columns.push_back({label, label, ""});
     const Grid grid = grid_of(run);
     std::map<std::tuple<int, std::string, Budget>, double> best;  // full apart
     for (const auto& [key, cells] : grid) {
@@ -135,7 +136,7 @@ Table grid_table(const Stats& stats, const Measure& measure) {
                 .kind = kind_of(c),
                 .block = format == last ? "" : format};
         last = format;
-        for (const Budget& budget : budgets) {
+        for (const auto& [budget, label] : budgets) {
             const auto found = cells.find(budget);
             Cell cell;
             if (found != cells.end()) {

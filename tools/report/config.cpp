@@ -2,6 +2,8 @@
 #include "report/config.h"
 
 #include <algorithm>
+#include <cctype>
+#include <cmath>
 #include <cstdlib>
 #include <tuple>
 
@@ -38,6 +40,24 @@ int bits_of(const Json& options, const std::string& own, int of_id, double measu
     return static_cast<int>(std::lround(measured));
 }
 
+// What stands in the id behind method, tokens and format, less the byte budget.
+std::string variant_of(const Config& config) {
+    std::size_t parts = config.cap > 0 || config.ratio > 0 ? 3 : 2;
+    if (config.method == "mixed") parts = config.id.starts_with("full-") ? 2 : 3;
+    std::size_t at = 0;
+    for (; parts > 0 && at < config.id.size(); --parts) {
+        at = std::min(config.id.find('-', at), config.id.size() - 1) + 1;
+    }
+    std::string rest = config.id.substr(at);
+    const std::string budget = "kv_budget" + config.kv_budget;
+    if (const std::size_t found = rest.find(budget);
+        !config.kv_budget.empty() && found != std::string::npos) {
+        rest.erase(found, budget.size() + (found + budget.size() < rest.size() ? 1 : 0));
+    }
+    while (!rest.empty() && rest.back() == '-') rest.pop_back();
+    return rest;
+}
+
 }  // namespace
 
 Config make_config(const std::string& id, const Json* options, const KvSize& kv) {
@@ -59,15 +79,32 @@ Config make_config(const std::string& id, const Json* options, const KvSize& kv)
         config.bits_k = bits_of(*options, "nbits_k", said.bits_k, kv.bits_k);
         config.bits_v = bits_of(*options, "nbits_v", said.bits_v, kv.bits_v);
     }
-    if (config.method == "full") config.cap = 0;
+    config.kv_budget = text_or(*options, "kv_budget", "");
+    if (config.method == "full") {
+        config.cap = 0;
+        if (!config.kv_budget.empty()) config.method = "mixed";  // what a budget alone means
+    }
+    config.variant = variant_of(config);
     return config;
+}
+
+double bytes_of(const std::string& budget) {
+    char* unit = nullptr;
+    const double number = std::strtod(budget.c_str(), &unit);
+    const char first = *unit;
+    const bool binary = first != '\0' && unit[1] == 'i';
+    const double step = binary ? 1024.0 : 1000.0;
+    const std::string order = "KMGT";
+    const std::size_t place = order.find(static_cast<char>(std::toupper(first)));
+    if (first == '\0' || place == std::string::npos) return number;
+    return number * std::pow(step, static_cast<double>(place + 1));
 }
 
 bool shown_before(const Config& a, const Config& b) {
     const auto rank = [](const Config& c) {
         const int group = c.method == "full" ? 0 : c.method == "random" ? 2 : 1;
-        return std::make_tuple(group, c.method, c.ratio, c.cap, -c.bits_k - c.bits_v, c.quant,
-                               c.id);
+        return std::make_tuple(group, c.method, c.ratio, c.cap, bytes_of(c.kv_budget),
+                               -c.bits_k - c.bits_v, c.quant, c.id);
     };
     return rank(a) < rank(b);
 }
@@ -76,11 +113,16 @@ std::string Config::format_label(bool with_quant) const {
     const std::string bits =
         bits_k == bits_v ? std::to_string(bits_k) + " bits"
                          : "K" + std::to_string(bits_k) + " V" + std::to_string(bits_v) + " bits";
-    return with_quant && packs() ? quant + " " + bits : bits;
+    std::string label = method == "mixed"       ? "mixed bits"
+                        : with_quant && packs() ? quant + " " + bits
+                                                : bits;
+    if (!variant.empty()) label += ", " + variant;
+    return label;
 }
 
 std::string Config::budget_label() const {
     if (ratio > 0) return format("%g %% of the prompt", ratio * 100);
+    if (!kv_budget.empty()) return kv_budget;
     return cap > 0 ? with_commas(cap) + " tokens" : "all tokens";
 }
 

@@ -48,13 +48,15 @@ struct Config {
     int cap = 0;         ///< tokens per kv head; 0: all
     double ratio = 0.0;  ///< the same as a share of the prompt
     int bits_k = 16, bits_v = 16;
+    std::string kv_budget;  ///< bytes given for the whole cache, as written; "": none
+    std::string variant;    ///< settings in which it differs from others of this run: "w32"
 
-    bool prunes() const { return cap > 0 || ratio > 0.0; }
+    bool prunes() const { return cap > 0 || ratio > 0.0 || !kv_budget.empty(); }
     bool packs() const { return bits_k < 16 || bits_v < 16; }
     bool is_full() const { return method == "full" && !prunes() && !packs(); }
-    /// "4 bits", "kivi 4 bits" with `with_quant`, "K4 V2".
+    /// "4 bits", "kivi 4 bits" with `with_quant`, "K4 V2 bits", "4 bits, w32", "mixed bits".
     std::string format_label(bool with_quant) const;
-    /// "512 tokens", "25 % of the prompt", "all tokens".
+    /// "512 tokens", "25 % of the prompt", "24MiB", "all tokens".
     std::string budget_label() const;
 };
 

@@ -13,10 +13,11 @@ namespace winnow::report {
 namespace {
 
 constexpr int kRandomStyle = -1;
+constexpr int kStyleCount = 8;
 
 // One style per width of codes, so that 4 bits look alike in every chart.
 int style_of_bits(const Config& c) {
-    if (c.bits_k != c.bits_v) return 5;
+    if (c.bits_k != c.bits_v || c.method == "mixed") return 5;
     switch (c.bits_k) {
         case 16:
             return 0;
@@ -63,6 +64,19 @@ class Maker {
   private:
     const Config& config(const Point& point) const { return stats_.run().configs[point.config]; }
 
+    // The style wished for, or the next that no line has yet.
+    static int unused(const std::vector<Series>& lines, int wished) {
+        const auto taken = [&](int style) {
+            return std::any_of(lines.begin(), lines.end(),
+                               [&](const Series& s) { return s.style == style; });
+        };
+        if (wished == kRandomStyle || !taken(wished)) return wished;
+        for (int style = kStyleCount - 1; style >= 0; --style) {
+            if (!taken(style)) return style;
+        }
+        return wished;
+    }
+
     // Sorts the chosen points into lines named by `label`.
     std::vector<Series> lines(const std::function<bool(const Config&)>& chosen,
                               const std::function<std::string(const Config&)>& label,
@@ -75,7 +89,9 @@ class Maker {
             auto found = std::find_if(result.begin(), result.end(),
                                       [&](const Series& s) { return s.label == name; });
             if (found == result.end()) {
-                result.push_back({.label = name, .style = style(c, result.size()), .points = {}});
+                result.push_back({.label = name,
+                                  .style = unused(result, style(c, result.size())),
+                                  .points = {}});
                 found = result.end() - 1;
             }
             found->points.push_back(point);
