@@ -98,12 +98,18 @@ TEST(LongBench, ChoosesSamplesAndCutsTheMiddle) {
     write_file(folder + "/multi_news.jsonl", rows);
     LongBenchOptions options;
     options.max_samples = 5;
-    options.max_prompt_tokens = 100;
+    options.context_tokens = 612;  // 512 of them for the reply
     const Dataset first = load(folder, options);
     ASSERT_EQ(first.samples.size(), 5U);
     EXPECT_EQ(first.samples[4].index, 4);
     const std::string whole = load(folder).samples.at(0).input;
     EXPECT_EQ(first.samples[0].input, whole.substr(0, 50) + whole.substr(whole.size() - 50));
+
+    options.context_tokens = 512;
+    EXPECT_TRUE(has(error_text([&] { load(folder, options); }),
+                    "usage: A context of 512 tokens has no room for a prompt of LongBench's "
+                    "multi_news, whose reply may take 512"));
+    options.context_tokens = 0;
 
     options.random_samples = true;
     const auto indices = [&](std::uint64_t seed) {

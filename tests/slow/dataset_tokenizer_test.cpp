@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "eval/datasets/longbench.h"
-#include "eval/datasets/model_tokenizer.h"
 #include "eval/datasets/ruler.h"
+#include "eval/suite.h"
 #include "support/dataset_files.h"
 #include "support/test_files.h"
 
@@ -18,7 +18,7 @@ void check(const std::string& start) {
         GTEST_SKIP() << testing::missing_model(start);
     }
     const auto model = Model::load(path, {.threads = 1});
-    const Tokenizer tokenizer = model_tokenizer(model);
+    const Tokenizer tokenizer = tokenizer_of(model);
     RulerOptions options;
     options.samples = 5;
     options.haystack_dir = essays;
@@ -65,11 +65,11 @@ TEST(LongBenchTokenizer, KeepsBothEndsOfAPrompt) {
         GTEST_SKIP() << testing::missing_model("smollm2") << "; "
                      << testing::missing_data("longbench");
     }
-    const Tokenizer tokenizer = model_tokenizer(Model::load(path, {.threads = 1}));
+    const Tokenizer tokenizer = tokenizer_of(Model::load(path, {.threads = 1}));
     LongBenchOptions options{.data_dir = folder, .prompt_dir = "", .tasks = {"multi_news"}};
     options.max_samples = 20;
     const Dataset whole = load_longbench(options, tokenizer);
-    options.max_prompt_tokens = 1000;
+    options.context_tokens = 1512;  // 512 of them for the reply
     const Dataset cut = load_longbench(options, tokenizer);
     int shortened = 0;
     for (std::size_t i = 0; i < whole.samples.size(); ++i) {

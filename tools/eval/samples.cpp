@@ -34,6 +34,9 @@ std::string hash_samples(const std::vector<Sample>& samples) {
         for (const std::string& output : sample.outputs) {
             all += output + "\n";
         }
+        for (const std::string& name : sample.all_classes) {
+            all += name + "\n";
+        }
     }
     return hash_text(all);
 }

@@ -156,6 +156,13 @@ Dataset load_longbench(const LongBenchOptions& options, const Tokenizer& tokeniz
     for (const LongBenchTask* task : tasks) {
         const std::string format = prompt_format_of(official, *task);
         const int new_tokens = new_tokens_of(official, *task);
+        const int room = options.context_tokens - new_tokens;
+        if (options.context_tokens > 0 && room < 1) {
+            throw usage_error("A context of " + std::to_string(options.context_tokens) +
+                              " tokens has no room for a prompt of LongBench's " +
+                              std::string(task->name) + ", whose reply may take " +
+                              std::to_string(new_tokens) + "; raise -c.");
+        }
         const bool only_first = options.max_samples > 0 && !options.random_samples;
         std::vector<Sample> samples;
         read_jsonl(data_file(options, task->name), [&](const Json& row, const std::string& where) {
@@ -172,8 +179,8 @@ Dataset load_longbench(const LongBenchOptions& options, const Tokenizer& tokeniz
             sample.max_new_tokens = new_tokens;
             sample.chat_template = task->chat_template && !options.paper_mode;
             sample.stop_at_newline = task->stop_at_newline;
-            if (options.max_prompt_tokens > 0) {
-                sample.input = truncate_middle(sample.input, options.max_prompt_tokens, tokenizer);
+            if (options.context_tokens > 0) {
+                sample.input = truncate_middle(sample.input, room, tokenizer);
             }
             dataset.samples.push_back(std::move(sample));
         }

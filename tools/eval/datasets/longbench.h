@@ -19,9 +19,9 @@ struct LongBenchOptions {
     int max_samples = 0;             ///< of each task; 0: all
     bool random_samples = false;     ///< max_samples of them chosen by `seed`, else the first ones
     std::uint64_t seed = 42;
-    /// A prompt of more tokens loses its middle; 0: no limit. The caller leaves room for the reply
-    /// and the chat template.
-    int max_prompt_tokens = 0;
+    /// Tokens for a prompt and its own task's reply; a longer prompt loses its middle. 0: no limit.
+    /// The caller takes off what its chat template needs.
+    int context_tokens = 0;
     bool paper_mode = false;  ///< raw prompts everywhere
 };
 

@@ -12,17 +12,6 @@ namespace winnow::eval {
 
 namespace {
 
-// The longest answer of the tasks that are run.
-int longest_answer(const std::vector<std::string>& tasks) {
-    int most = 0;
-    for (const scoring::LongBenchTask& task : scoring::longbench_tasks()) {
-        const bool asked =
-            tasks.empty() || std::find(tasks.begin(), tasks.end(), task.name) != tasks.end();
-        most = asked ? std::max(most, task.max_new_tokens) : most;
-    }
-    return most;
-}
-
 PromptSet open(const Settings& s, const std::shared_ptr<const Model>& model) {
     if (s.data.empty()) {
         throw usage_error("--data is missing; it names the folder of LongBench's .jsonl files.");
@@ -37,12 +26,7 @@ PromptSet open(const Settings& s, const std::shared_ptr<const Model>& model) {
     options.paper_mode = s.raw_prompts;
     // The middle of what does not fit is left out; a few tokens may join where texts meet.
     constexpr int kJoints = 8;
-    options.max_prompt_tokens =
-        context_of(s, *model) - longest_answer(options.tasks) - template_tokens(*model) - kJoints;
-    if (options.max_prompt_tokens < 1) {
-        throw usage_error("the context of " + std::to_string(context_of(s, *model)) +
-                          " positions has no room for a prompt and its answer; raise -c.");
-    }
+    options.context_tokens = std::max(1, context_of(s, *model) - template_tokens(*model) - kJoints);
     PromptSet set =
         prompts_of(load_longbench(options, tokenizer_of(model)), s, model,
                    [](const Sample& sample, const std::string& reply) {
