@@ -36,8 +36,8 @@ struct CacheOptions {
     std::uint64_t method_seed = 42;      ///< of the `random` policy
     /// Bytes of a session's whole cache, answer and policy included: "24MiB", "1GB", "65536". Where
     /// method is full, `mixed` plans tokens and bits; else the method's cap and bits. Empty: none.
-    std::string kv_budget;
-    std::string kv_budget_max;  ///< what `guard` may raise kv_budget to
+    std::string kv_budget{};
+    std::string kv_budget_max{};  ///< what `guard` may raise kv_budget to
     double guard = 0.0;         ///< most attention mass a layer may drop before that; 0: off
 };
 
