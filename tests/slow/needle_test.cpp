@@ -4,7 +4,8 @@
 // Five depths are a small sample, and the key sways the outcome by up to three needles; the
 // reference's own key and digits are not known. The test therefore holds each row to what was
 // measured with this key (one needle either way) and says plainly which rows lie below the
-// reference.
+// reference. A float32 forward in NumPy, apart from this code, gives the same answers on these
+// prompts.
 #include "support/needle.h"
 
 #include <gtest/gtest.h>
