@@ -38,7 +38,7 @@ struct CacheOptions {
     /// method is full, `mixed` plans tokens and bits; else the method's cap and bits. Empty: none.
     std::string kv_budget{};
     std::string kv_budget_max{};  ///< what `guard` may raise kv_budget to
-    double guard = 0.0;         ///< most attention mass a layer may drop before that; 0: off
+    double guard = 0.0;           ///< most attention mass a layer may drop before that; 0: off
 };
 
 /// Calls `v(name, field, help)` for every field, in a fixed order. Names are kebab case.
