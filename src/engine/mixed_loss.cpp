@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
+#include <span>
 
 #include "core/rope.h"
 #include "core/threads.h"
@@ -13,6 +15,7 @@ namespace winnow {
 namespace {
 
 constexpr int kQueriesAtOnce = 8;
+constexpr int kBlockTokens = 512;  // a multiple of kColumnBlock
 constexpr int kSampleTokens = 48;
 constexpr int kSampleQueries = 8;
 
@@ -108,23 +111,87 @@ TokenLoss observe_head(const Session::Impl& session, const LayerView& view, int 
     return loss;
 }
 
+namespace {
+
+// One observing query's softmax as it grows block by block.
+struct RunningMass {
+    float best = -std::numeric_limits<float>::infinity();
+    double total = 0.0, held = 0.0;
+
+    // `scores` [visible] are overwritten; `kept` are the block's kept tokens, from its first on.
+    void add(float* scores, int visible, std::span<const std::int32_t> kept, int first) {
+        const float top = std::max(best, max_of(scores, visible));
+        const double shrink = std::exp(static_cast<double>(best) - static_cast<double>(top));
+        total = total * shrink + static_cast<double>(exp_and_sum(scores, visible, top));
+        held *= shrink;
+        for (const std::int32_t t : kept) {
+            if (t - first < visible) {
+                held += static_cast<double>(scores[t - first]);
+            }
+        }
+        best = top;
+    }
+};
+
+// The share of the observing queries' softmax that head g's kept tokens hold. Keys are widened a
+// block at a time, so the memory does not grow with the prompt.
+double held_mass(const Session::Impl& session, const LayerView& view, int g,
+                 std::span<const std::int32_t> kept) {
+    const Hparams& h = session.hparams();
+    const int d = h.head_dim, group = h.query_heads / h.kv_heads;
+    const LayerKv::Head& head = view.kv->head(g);
+    const int most = kQueriesAtOnce * group;
+    std::vector<float> q(static_cast<std::size_t>(view.window) * group * d);
+    std::vector<float> keys(static_cast<std::size_t>(d) * kBlockTokens);
+    std::vector<float> scores(static_cast<std::size_t>(most) * kBlockTokens);
+    std::vector<RunningMass> rows(static_cast<std::size_t>(view.window) * group);
+    for (int i = 0; i < view.window; ++i) {
+        const std::size_t from = (static_cast<std::size_t>(i) * h.query_heads + g * group) * d;
+        std::copy_n(view.window_queries.data() + from, static_cast<std::size_t>(group) * d,
+                    q.data() + static_cast<std::size_t>(i) * group * d);
+    }
+    scale_by(q.data(), static_cast<int>(q.size()), 1.0F / std::sqrt(static_cast<float>(d)));
+    auto next = kept.begin();
+    for (int first = 0; first < head.tokens; first += kBlockTokens) {
+        const int count = std::min(kBlockTokens, head.tokens - first);
+        const auto columns = static_cast<std::size_t>(padded(count));
+        widen_transposed(head.k + static_cast<std::size_t>(first) * d, count, d, keys.data(),
+                         padded(count));
+        const auto here = next;
+        next = std::lower_bound(next, kept.end(), first + count);
+        for (int row = 0; row < static_cast<int>(rows.size()); row += most) {
+            const int m = std::min(most, static_cast<int>(rows.size()) - row);
+            multiply(q.data() + static_cast<std::size_t>(row) * d, d, keys.data(), columns,
+                     scores.data(), columns, m, padded(count), d, false);
+            for (int i = 0; i < m; ++i) {
+                const int seen = head.tokens - view.window + (row + i) / group + 1 - first;
+                if (seen > 0) {
+                    rows[row + i].add(scores.data() + i * columns, std::min(seen, count),
+                                      {here, next}, first);
+                }
+            }
+        }
+    }
+    double sum = 0.0;
+    for (const RunningMass& row : rows) {
+        sum += row.held / row.total;
+    }
+    return sum / static_cast<double>(rows.size());
+}
+
+}  // namespace
+
 double dropped_mass(const Session::Impl& session, const LayerView& view,
                     const std::vector<std::vector<std::int32_t>>& kept) {
-    const Hparams& h = session.hparams();
+    const int heads = session.hparams().kv_heads;
     if (view.window == 0) {
         return 0.0;
     }
-    std::vector<double> head(kept.size());
-    parallel_for(session.m().threads, h.kv_heads, [&](int g, int) {
-        const TokenLoss seen = observe_head(session, view, g);
-        double held = 0.0;
-        for (const std::int32_t t : kept[g]) {
-            held += static_cast<double>(seen.mass[t]);
-        }
-        const double whole = static_cast<double>(view.window) * h.query_heads / h.kv_heads;
-        head[g] = std::clamp(1.0 - held / whole, 0.0, 1.0);
+    std::vector<double> dropped(kept.size());
+    parallel_for(session.m().threads, heads, [&](int g, int) {
+        dropped[g] = std::clamp(1.0 - held_mass(session, view, g, kept[g]), 0.0, 1.0);
     });
-    return std::accumulate(head.begin(), head.end(), 0.0) / h.kv_heads;
+    return std::accumulate(dropped.begin(), dropped.end(), 0.0) / heads;
 }
 
 TierError measure_tier(const Session::Impl& session, const LayerStore& store, const LayerView& view,

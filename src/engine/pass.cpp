@@ -240,8 +240,8 @@ void Pass::report(int layer, int done) const {
 void Pass::logits_of(int first, int count, float* logits) {
     Graph graph;
     ggml_tensor* x = graph.input_f32(h_.embedding, count);
-    // Scores are compared with scores: activations rounded to 8 bits would put a floor under them.
-    Products* products = !keep_ && count_ >= kProductTokens ? &products_ : nullptr;
+    // Logits are compared: activations rounded to 8 bits would put a floor under the difference.
+    Products* products = count_ >= kProductTokens ? &products_ : nullptr;
     ggml_tensor* out = output_head(session_.m().block(graph.context(), nullptr, products), x);
     graph.output(out);
     runner_.place({&graph});
