@@ -8,7 +8,6 @@
 #include <limits>
 #include <numeric>
 
-#include "engine/mixed.h"
 #include "winnow/error.h"
 
 namespace winnow {
@@ -119,6 +118,12 @@ std::uint64_t worst_bytes(const Plan& plan, const Hparams& h) {
         worst = std::max(worst, total);
     }
     return worst;
+}
+
+std::size_t mixed_token_bytes(const Hparams& hparams) {
+    // f16 rows, a position, and a sum with its room.
+    return static_cast<std::size_t>(hparams.kv_heads) *
+           (4U * static_cast<std::size_t>(hparams.head_dim) + 4U + 6U * sizeof(float));
 }
 
 void plan_mixed(Plan& plan, const Hparams& h, std::uint64_t bytes) {

@@ -20,6 +20,10 @@ std::uint64_t worst_layer_bytes(const Plan& plan, const Hparams& hparams, int la
 /// The same over all layers, for prompts of any length.
 std::uint64_t worst_bytes(const Plan& plan, const Hparams& hparams);
 
+/// `mixed`: bytes that one more token of all kv heads needs in a layer, with room for its running
+/// sum.
+std::size_t mixed_token_bytes(const Hparams& hparams);
+
 /// Fills in plan.mixed: the session's bytes split over the layers. Throws a usage Error that names
 /// the smallest budget when `bytes` is too small.
 void plan_mixed(Plan& plan, const Hparams& hparams, std::uint64_t bytes);

@@ -233,12 +233,6 @@ Kept keep_within(Session::Impl& session, int layer, const LayerStore& store,
 
 }  // namespace
 
-std::size_t mixed_token_bytes(const Hparams& hparams) {
-    // f16 rows, a position, and a sum with its room.
-    return static_cast<std::size_t>(hparams.kv_heads) *
-           (4U * static_cast<std::size_t>(hparams.head_dim) + 4U + 6U * sizeof(float));
-}
-
 void compress_mixed(Session::Impl& session, int layer, const LayerView& view) {
     LayerStore& store = *session.layers[layer].store;
     const int heads = store.kv_heads();

@@ -18,7 +18,4 @@ void compress_mixed(Session::Impl& session, int layer, const LayerView& view);
 /// fits. Tokens never skip a step, so that nothing is dropped that was not at the fewest bits.
 void make_room_mixed(Session::Impl& session, int layer);
 
-/// Bytes that one more token of all kv heads needs in a layer, with room for its running sum.
-std::size_t mixed_token_bytes(const Hparams& hparams);
-
 }  // namespace winnow

@@ -4,6 +4,7 @@
 #include <map>
 #include <queue>
 
+#include "engine/budget.h"
 #include "engine/mixed.h"
 
 namespace winnow {
