@@ -399,6 +399,12 @@ TEST_F(Eval, TheFingerprintKnowsWhatChangesResults) {
         return describe_run(suite, s, suite.open(s, model_), list, *model_, options)["fingerprint"];
     };
     const Settings s = needle_settings();
+    RunnerOptions shared;
+    shared.decode_batch = 40;
+    const auto caches = configs("method=snapkv; cap=96", s);
+    EXPECT_EQ(describe_run(suite, s, suite.open(s, model_), caches, *model_,
+                           shared)["settings"]["decode_batch"],
+              40);
     const auto plain = print(s, "method=snapkv; cap=96", 512);
     EXPECT_EQ(plain, print(s, "method=snapkv;cap=96;", 512));
     EXPECT_NE(plain, print(s, "method=snapkv; cap=97", 512));

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -34,11 +35,21 @@ void fill_info(Model::Impl& m) {
 }  // namespace
 
 DecodeGraphs& Model::Impl::graphs(int batch) const {
-    std::unique_ptr<DecodeGraphs>& slot = decode_graphs[batch];
-    if (slot == nullptr) {
-        slot = std::make_unique<DecodeGraphs>(*arch, hparams, weights->weights(), batch, threads);
+    const auto found = std::find_if(decode_graphs.begin(), decode_graphs.end(),
+                                    [&](const auto& kept) { return kept.first == batch; });
+    if (found != decode_graphs.end()) {
+        std::rotate(decode_graphs.begin(), found, found + 1);
+    } else {
+        // Each size has activations of its own, so a batch that shrinks must not leave them behind.
+        constexpr std::size_t kKeptSizes = 4;
+        if (decode_graphs.size() == kKeptSizes) {
+            decode_graphs.pop_back();
+        }
+        decode_graphs.emplace(
+            decode_graphs.begin(), batch,
+            std::make_unique<DecodeGraphs>(*arch, hparams, weights->weights(), batch, threads));
     }
-    return *slot;
+    return *decode_graphs.front().second;
 }
 
 DecodeAttention& Model::Impl::decode_attention() const {

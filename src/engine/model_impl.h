@@ -1,10 +1,11 @@
 // What a Model holds.
 #pragma once
 
-#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "attend/decode_attention.h"
 #include "engine/decode_graphs.h"
@@ -28,7 +29,8 @@ struct Model::Impl {
 
     // Computation on one model runs one call at a time.
     mutable std::mutex compute;
-    mutable std::map<int, std::unique_ptr<DecodeGraphs>> decode_graphs;  // by batch size
+    // By batch size, the last used first.
+    mutable std::vector<std::pair<int, std::unique_ptr<DecodeGraphs>>> decode_graphs;
     mutable std::unique_ptr<DecodeAttention> attention;
     mutable std::once_flag hashed;
     mutable std::string sha256;

@@ -92,6 +92,10 @@ std::unique_ptr<CLI::App> eval_parser(const std::string& suite, const std::strin
     run({"--model-version", "NAME", "a label that is noted in the results"},
         f.settings.model_version);
     run({"--seed", "N", "of everything that is drawn", 0, kIntMax}, f.seed);
+    run({"--decode-batch", "N",
+         "caches whose answers share a decode step; 0: as many as leave the bits of each (0)", 0,
+         1024},
+        f.decode_batch);
     run({"--shard", "i/n", "this process's share; else as Open MPI, PMI or Slurm says"}, f.shard);
     add_switch(*parser, "--json", f.options.json, "one JSON object on stdout, and nothing else");
     return parser;

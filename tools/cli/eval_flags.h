@@ -12,6 +12,7 @@ struct EvalFlags {
     Options options;
     eval::Settings settings;
     int seed = 42;
+    int decode_batch = 0;
     std::string sweep, sweep_file, save_dir, shard;
 };
 

@@ -6,8 +6,8 @@
 #include <fstream>
 #include <numeric>
 
+#include "eval/answers.h"
 #include "eval/runner.h"
-#include "text/utf8.h"
 
 namespace winnow::eval {
 
@@ -75,31 +75,15 @@ void stop_unless(bool go_on) {
     }
 }
 
-// The greedy answer, as `winnow run -n N` (and -r "\n" where a newline ends it) gives it.
-void answer(Session& session, const Prompt& prompt, int context, Outcome& outcome,
-            const std::function<void()>& check) {
-    const Model& model = session.model();
-    Utf8Stream characters;
-    StopMatcher stops(prompt.stop_at_newline ? std::vector<std::string>{"\n"}
-                                             : std::vector<std::string>{});
-    const auto start = Clock::now();
-    while (outcome.generated < prompt.max_new_tokens && session.position() < context) {
-        check();
-        const std::span<const float> logits = session.logits();
-        const auto token = static_cast<std::int32_t>(
-            std::max_element(logits.begin(), logits.end()) - logits.begin());
-        if (model.is_end_of_generation(token)) {
-            break;
-        }
-        ++outcome.generated;
-        outcome.reply += stops.push(characters.push(model.piece(token)));
-        session.decode(token);  // also the last one, as a run does: the cache holds what was seen
-        if (stops.stopped()) {
-            break;
-        }
+std::vector<float> full_logits(const Session& session, const Config& config, const Prompt& prompt,
+                               Forcing forcing) {
+    if (!is_plain_full(config.options)) {
+        throw failure(
+            "fidelity is measured against the full cache, which must be the first "
+            "configuration.");
     }
-    outcome.reply += stops.push(characters.finish()) + stops.finish();
-    outcome.decode_ms = ms_since(start);
+    Session copy = session.clone();
+    return forced_logits(copy, prompt.forced, forcing);
 }
 
 }  // namespace
@@ -107,10 +91,14 @@ void answer(Session& session, const Prompt& prompt, int context, Outcome& outcom
 std::vector<Outcome> run_prompt(const std::shared_ptr<const Model>& model,
                                 const std::vector<Config>& configs, const Prompt& prompt,
                                 const RunnerOptions& options, const ShareCallback& progress) {
-    const auto tell = [&](double share) { stop_unless(!progress || progress(share)); };
-    const int context = options.session.context > 0  ? options.session.context
-                        : options.session.allow_long ? INT32_MAX
-                                                     : model->info().trained_context;
+    const AnswerRules rules{.max_new_tokens = prompt.max_new_tokens,
+                            .context = options.session.context > 0  ? options.session.context
+                                       : options.session.allow_long ? INT32_MAX
+                                                                    : model->info().trained_context,
+                            .stop_at_newline = prompt.stop_at_newline};
+    const int batch = options.decode_batch > 0
+                          ? options.decode_batch
+                          : exact_batch(model, static_cast<int>(configs.size()));
     const Forcing forcing = options.pack_decode ? Forcing::decode : Forcing::chunk;
     std::vector<Outcome> outcomes(configs.size());
     std::vector<float> full;  // logits of the full cache, where fidelity is measured
@@ -131,29 +119,33 @@ std::vector<Outcome> run_prompt(const std::shared_ptr<const Model>& model,
             return !progress || progress(from + part * kPrefillShare * layer / at.layers);
         });
         for (std::size_t i = first; i < end; ++i) {
-            Session& session = sessions[i - first];
-            Outcome& outcome = outcomes[i];
-            const double done = static_cast<double>(i - first) / static_cast<double>(end - first);
-            const double share = from + part * (kPrefillShare + (1.0 - kPrefillShare) * done);
-            tell(share);
-            outcome.timing = session.timing();
-            if (!prompt.forced.empty()) {
-                const auto start = Clock::now();
-                if (i == 0) {
-                    if (!is_plain_full(configs[0].options)) {
-                        throw failure(
-                            "fidelity is measured against the full cache, which must "
-                            "be the first configuration.");
-                    }
-                    Session copy = session.clone();
-                    full = forced_logits(copy, prompt.forced, forcing);
-                }
-                outcome.fidelity = measure_fidelity(session, prompt.forced, full, forcing);
-                outcome.decode_ms = ms_since(start);
-            } else {
-                answer(session, prompt, context, outcome, [&] { tell(share); });
+            outcomes[i].timing = sessions[i - first].timing();
+        }
+        const auto tell = [&](double of_rest) {
+            stop_unless(!progress ||
+                        progress(from + part * (kPrefillShare + (1.0 - kPrefillShare) * of_rest)));
+        };
+        if (prompt.forced.empty()) {
+            const std::vector<Answer> answers = answer_all(pointers, rules, batch, tell);
+            for (std::size_t i = first; i < end; ++i) {
+                outcomes[i].reply = answers[i - first].reply;
+                outcomes[i].generated = answers[i - first].generated;
+                outcomes[i].decode_ms = answers[i - first].ms;
             }
-            outcome.stats = session.stats();
+        } else {
+            for (std::size_t i = first; i < end; ++i) {
+                tell(static_cast<double>(i - first) / static_cast<double>(end - first));
+                if (i == 0) {
+                    full = full_logits(sessions[0], configs[0], prompt, forcing);
+                }
+                const auto start = Clock::now();
+                outcomes[i].fidelity =
+                    measure_fidelity(sessions[i - first], prompt.forced, full, forcing);
+                outcomes[i].decode_ms = ms_since(start);
+            }
+        }
+        for (std::size_t i = first; i < end; ++i) {
+            outcomes[i].stats = sessions[i - first].stats();
         }
         first = end;
     }

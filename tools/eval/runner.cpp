@@ -6,6 +6,8 @@
 #include <chrono>
 #include <numeric>
 
+#include "eval/answers.h"
+
 namespace winnow::eval {
 
 namespace {
@@ -71,6 +73,9 @@ OrderedJson describe_run(const Suite& suite, const Settings& settings, const Pro
     run["settings"]["batch_size"] = options.session.batch;
     run["settings"]["ctx_size"] = options.session.context;
     run["settings"]["allow_long"] = options.session.allow_long;
+    if (options.decode_batch > 0) {
+        run["settings"]["decode_batch"] = options.decode_batch;
+    }
     // A copy of the file under another name is the same model.
     OrderedJson marked = run;
     marked["model"].erase("name");
@@ -133,6 +138,10 @@ void run_suite(const std::shared_ptr<const Model>& model, const OrderedJson& run
             total += weight(i);
         }
     }
+    RunnerOptions settled = options;
+    if (options.decode_batch == 0 && !todo.empty() && prompts.score != nullptr) {
+        settled.decode_batch = exact_batch(model, static_cast<int>(configs.size()));
+    }
     Clockwork clock(total);
     for (const std::size_t i : todo) {
         const Prompt prompt = prompts.make(i);
@@ -143,7 +152,7 @@ void run_suite(const std::shared_ptr<const Model>& model, const OrderedJson& run
             return !status || status(at);
         };
         at.finished_prompt = false;
-        const std::vector<Outcome> outcomes = run_prompt(model, configs, prompt, options, tell);
+        const std::vector<Outcome> outcomes = run_prompt(model, configs, prompt, settled, tell);
         std::vector<OrderedJson> lines;
         for (std::size_t c = 0; c < configs.size(); ++c) {
             lines.push_back(result_line(run, prompt, configs[c], outcomes[c], prompts));

@@ -42,12 +42,14 @@ using ShareCallback = std::function<bool(double share)>;
 struct RunnerOptions {
     SessionOptions session;
     bool pack_decode = false;
+    int decode_batch = 0;  ///< sessions of a decode step; 0: as many as keep the bits of one alone
     Shard shard;
     std::string command;  ///< noted in run.json
 };
 
 /// Reads the prompt once (as few times as memory allows) and answers it under each configuration.
-/// Every reply and every byte is that of a separate prefill and greedy answer.
+/// Every reply and every byte is that of a separate prefill and greedy answer; with a decode_batch
+/// the logits may differ by rounding.
 std::vector<Outcome> run_prompt(const std::shared_ptr<const Model>& model,
                                 const std::vector<Config>& configs, const Prompt& prompt,
                                 const RunnerOptions& options, const ShareCallback& progress = {});
