@@ -48,6 +48,10 @@ endif()
 set(ENV{GIT_CEILING_DIRECTORIES} "${WINNOW_DEPS}")
 add_subdirectory("${llama_dir}" third_party/llama EXCLUDE_FROM_ALL SYSTEM)
 
+# Large products of prefill; any BLAS with the C interface (OpenBLAS, BLIS, MKL, Accelerate).
+find_package(BLAS)
+find_path(WINNOW_CBLAS_DIR cblas.h PATH_SUFFIXES openblas-openmp openblas-pthread openblas)
+
 add_subdirectory(cmake/third_party EXCLUDE_FROM_ALL)
 set(CMAKE_BUILD_TYPE "${saved_build_type}")
 set(CMAKE_C_COMPILER_LAUNCHER "${saved_launcher}")
@@ -58,7 +62,3 @@ find_package(Threads REQUIRED)
 if(WINNOW_OPENMP)
     find_package(OpenMP REQUIRED)
 endif()
-
-# Large products of prefill; any BLAS with the C interface (OpenBLAS, BLIS, MKL, Accelerate).
-find_package(BLAS)
-find_path(WINNOW_CBLAS_DIR cblas.h PATH_SUFFIXES openblas-openmp openblas-pthread openblas)

@@ -4,7 +4,8 @@
 // difference: libllama beside itself, its cache in f32 instead of f16, already differs by a mean KL
 // of some 1e-3. So each model is compared twice: its file as it is, where we must be as close to
 // libllama as libllama is to itself, and its weights written out as float32, where nothing is
-// rounded to 8 bits and the two must agree.
+// rounded to 8 bits and the two must agree. model_float_products_test compares the files as they
+// are with a libllama that does not round.
 #include <gtest/gtest.h>
 #include <winnow/winnow.h>
 

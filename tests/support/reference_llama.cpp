@@ -81,6 +81,8 @@ ReferenceLlama::ReferenceLlama(const std::string& path, int context, int threads
     init_llama();
     llama_model_params model_params = llama_model_default_params();
     model_params.n_gpu_layers = 0;
+    // Weights repacked for the CPU's own products are out of reach of another device.
+    model_params.use_extra_bufts = ggml_backend_reg_by_name("BLAS") == nullptr;
     impl_->model.reset(llama_model_load_from_file(path.c_str(), model_params));
     if (impl_->model == nullptr) {
         throw std::runtime_error("libllama cannot load " + path);
