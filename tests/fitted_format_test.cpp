@@ -417,8 +417,39 @@ reference::Rows kvarn_reference(const reference::Rows& y, int n, int d, bool key
     reference::Rows back =
         reference::by_groups(even, n, d, key ? 0 : 1, key ? n : d,
                              [&](const auto& x) { return reference::affine_group(x, bits); });
+    // Each token of K or channel of V gets its length back.
+    std::vector<double> before(apart.size(), 0.0), after(apart.size(), 0.0);
+    for (Size i = 0; i < back.size(); ++i) {
+        const Size line = key ? i / static_cast<Size>(d) : i % static_cast<Size>(d);
+        before[line] += std::pow(static_cast<double>(even[i]), 2.0);
+        after[line] += std::pow(back[i], 2.0);
+    }
+    for (Size line = 0; line < apart.size(); ++line) {
+        if (after[line] > 0.0) apart[line] *= std::sqrt(before[line] / after[line]);
+    }
+    for (double& x : apart) x = reference::half(x);
     for (Size i = 0; i < back.size(); ++i) back[i] *= at(i);
     return back;
+}
+
+// A long answer packs what it keeps anew, again and again, always in another company.
+TEST(FormatKvarn, PackingAnewDoesNotStretch) {
+    for (const int bits : {2, 3, 4, 8}) {
+        const std::vector<float> first = make_rows("normal", 128, 64);
+        std::vector<float> rows = first;
+        for (int round = 0; round < 60; ++round) {
+            const Packed tile(make_spec(format_kvarn, 64, bits, 32), rows, rows);
+            const std::vector<float> k = tile.unpacked(Side::key);
+            const std::vector<float> fresh = make_rows("normal", 128, 64, 100U + round);
+            for (Size i = 0; i < rows.size(); ++i) rows[i] = i / 64 % 4 == 3 ? fresh[i] : k[i];
+        }
+        double before = 0.0, after = 0.0;
+        for (Size i = 0; i < rows.size(); ++i) {
+            before += static_cast<double>(first[i]) * first[i];
+            after += static_cast<double>(rows[i]) * rows[i];
+        }
+        EXPECT_NEAR(std::sqrt(after / before), 1.0, 0.1) << bits;
+    }
 }
 
 TEST(FormatKvarn, EqualsTheFormulas) {

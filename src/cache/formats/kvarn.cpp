@@ -8,6 +8,7 @@
 //   add up to log2 a[channel] and log2 b[token]
 //   K: y / b[token] by affine groups of one channel of the tile; a is folded into their scales
 //   V: y / a[channel] by affine groups of one token; b is folded likewise
+//   the stored b of K and a of V are then stretched to give each token or channel its length back
 //
 // A tile of up to 128 tokens (T; whole groups of group_size, so shorter while decoding, where its
 // scales weigh more; --group-size 128 keeps tiles whole and the tail that much longer):
@@ -19,6 +20,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -122,6 +124,26 @@ std::vector<f16> fit_scales(Side side, const std::vector<float>& rows, int token
     return stored_scales(side == Side::key ? rest : channels);
 }
 
+// Gives every line of `lanes`, a token of K or a channel of V, its length back, which rounding to a
+// few levels stretches: by an eighth at 2 bits. A long answer packs what it keeps anew, again and
+// again, and the stretch would grow without bound.
+void keep_lengths(const FormatSpec& block, const std::uint8_t* codes,
+                  const std::vector<float>& lanes, std::vector<f16>& scales) {
+    std::vector<float> rounded(lanes.size());
+    affine_unpack(block, Side::key, AffineZero::value, {.data = codes, .tokens = block.group_size},
+                  rounded.data());
+    const Size length = lanes.size() / scales.size();
+    for (Size i = 0; i < scales.size(); ++i) {
+        const float *x = lanes.data() + i * length, *y = rounded.data() + i * length;
+        const double before = std::inner_product(x, x + length, x, 0.0);
+        const double after = std::inner_product(y, y + length, y, 0.0);
+        if (before > 0.0 && after > 0.0) {
+            const double factor = std::sqrt(before / after);
+            scales[i] = f32_to_f16(f16_to_f32(scales[i]) * static_cast<float>(factor));
+        }
+    }
+}
+
 void pack(const FormatSpec& spec, Side side, const float* rows, int tokens, const float* side_data,
           std::uint8_t* out) {
     if (bits_of(spec, side) == 16) return f16_rows_pack(spec, side, rows, tokens, out);
@@ -132,7 +154,7 @@ void pack(const FormatSpec& spec, Side side, const float* rows, int tokens, cons
     std::vector<float> y(static_cast<Size>(tokens) * static_cast<Size>(d));
     take_centre_off(rows, tokens, d, centre_of(spec, side, side_data), y.data());
     hadamard(y.data(), tokens, d);
-    const std::vector<f16> scales = fit_scales(side, y, tokens, d);
+    std::vector<f16> scales = fit_scales(side, y, tokens, d);
     std::vector<float> lanes(y.size());  // [lanes][rows] of the affine block
     for (int t = 0; t < tokens; ++t) {
         for (int c = 0; c < d; ++c) {
@@ -143,6 +165,7 @@ void pack(const FormatSpec& spec, Side side, const float* rows, int tokens, cons
     }
     const FormatSpec block = block_spec(spec, side, tokens);
     affine_pack(block, Side::key, solve_min_max, lanes.data(), block.group_size, out);
+    keep_lengths(block, out, lanes, scales);
     out += block_bytes(block);
     for (const f16 scale : scales) {
         store_f16(out, scale);
@@ -250,7 +273,7 @@ const Format format_kvarn{
     .summary = "rotated, channels and tokens brought to one size, keys per channel",
     .departures =
         "Keys before RoPE, centred per kv head; the root mean square takes the standard "
-        "deviation's place. Tiles "
+        "deviation's place, and rounding gives lengths back. Tiles "
         "packed while decoding hold group_size tokens, not 128.",
     .default_key_axis = 0,
     .default_value_axis = 1,
