@@ -34,6 +34,10 @@ struct CacheOptions {
     int sinks_full_precision = 0;        ///< oldest kept tokens stored as f16
     std::string gqa_score_agg = "mean";  ///< mean, max or sum over the heads of a group
     std::uint64_t method_seed = 42;      ///< of the `random` policy
+    /// Prompts after a session's first are questions about it: they attend to what was kept, and
+    /// nothing of it is chosen by them, so that another question finds the same. They stay whole,
+    /// beside the cap; a budget of bytes holds with them.
+    bool question_hidden = false;
     /// Bytes of a session's whole cache, answer and policy included: "24MiB", "1GB", "65536". Where
     /// method is full, `mixed` plans tokens and bits; else the method's cap and bits. Empty: none.
     std::string kv_budget{};
@@ -76,6 +80,8 @@ void visit_cache_options(Options& o, Visitor&& v) {
     v("sinks-full-precision", o.sinks_full_precision, "oldest kept tokens that stay f16");
     v("gqa-score-agg", o.gqa_score_agg, "scores of a group's query heads: mean, max or sum");
     v("method-seed", o.method_seed, "seed of the random method");
+    v("question-hidden", o.question_hidden,
+      "choose what to keep of the text without looking at the question, which is read after it");
     v("kv-budget", o.kv_budget,
       "most bytes of the whole cache, answer included, such as 24MiB; tokens and bits are planned");
     v("kv-budget-max", o.kv_budget_max, "what --guard may raise --kv-budget to");

@@ -204,7 +204,8 @@ class WINNOW_API Session {
 
     /// Reads a prompt, layer by layer: every layer sees the whole prompt at full precision, then
     /// its K and V are pruned, packed and freed. A second call continues: its tokens attend to
-    /// what was kept, and the whole is pruned again. At least one token.
+    /// what was kept, and the whole is pruned again, unless CacheOptions::question_hidden is set.
+    /// At least one token. Throws a usage Error where what is pinned does not fit.
     void prefill(std::span<const std::int32_t> tokens, const ProgressCallback& progress = {});
 
     /// Reads one prompt for several sessions: the model runs once, and after each layer every
@@ -214,8 +215,10 @@ class WINNOW_API Session {
     static void prefill(std::span<Session* const> sessions, std::span<const std::int32_t> tokens,
                         const ProgressCallback& progress = {});
 
-    /// Tokens at positions [first, last) are never evicted, in this and later prompts. Throws a
-    /// usage Error unless 0 <= first < last.
+    /// Tokens at positions [first, last) are never evicted, in this and later prompts, by any
+    /// method; what is gone already does not come back. `mixed` may store them at fewer bits.
+    /// Throws a usage Error unless 0 <= first < last, and where they do not fit beside sinks and
+    /// window into the budget that a layer has; the next prefill looks at that too.
     void pin(int first, int last);
 
     /// Logits [V] after the last token read; valid until the next call on this session.

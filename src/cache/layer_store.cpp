@@ -279,7 +279,7 @@ void LayerStore::push_query(const float* q) {
 void LayerStore::release_queries() {
     if (memory_.release_ring) {
         ring_.resize(0);
-        queries_ = next_query_ = 0;
+        forget_queries();
     }
 }
 

@@ -90,6 +90,8 @@ class LayerStore {
     const QueryMoments& moments() const { return moments_; }
 
     const LayerMemory& memory() const { return memory_; }
+    /// Empties the ring: queries to come are not of the tokens right behind those in it.
+    void forget_queries() { queries_ = next_query_ = 0; }
     /// Frees the ring where memory says so; the next push_query() makes it anew.
     void release_queries();
     bool rings_while_decoding() const { return memory_.window > 0 && !memory_.release_ring; }

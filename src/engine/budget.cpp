@@ -126,6 +126,19 @@ std::size_t mixed_token_bytes(const Hparams& hparams) {
            (4U * static_cast<std::size_t>(hparams.head_dim) + 4U + 6U * sizeof(float));
 }
 
+double least_mixed_bytes(const Plan& plan, const Hparams& h, int layer, int pinned) {
+    const std::vector<SpanLayout> tiers = plan.layouts(layer);
+    const FormatSpec& lowest = tiers.back().spec;
+    const double side = lowest.format->side_floats == nullptr
+                            ? 0.0
+                            : 4.0 * lowest.format->side_floats(lowest) * h.kv_heads;
+    const auto row = static_cast<double>(lowest.format->bytes(lowest, Side::key, 1) +
+                                         lowest.format->bytes(lowest, Side::value, 1) + 8);
+    return side + 4.0 * plan.memory.notes +
+           static_cast<double>((plan.params.n_sink + 2) * mixed_token_bytes(h)) +
+           h.kv_heads * (plan.params.window_size + pinned) * row;
+}
+
 void plan_mixed(Plan& plan, const Hparams& h, std::uint64_t bytes) {
     std::vector<double> shares = plan.mixed.shares;
     if (shares.empty()) {
@@ -133,17 +146,7 @@ void plan_mixed(Plan& plan, const Hparams& h, std::uint64_t bytes) {
     }
     const double whole = std::accumulate(shares.begin(), shares.end(), 0.0);
     plan.mixed.layer_bytes.assign(h.layers, 1.0);  // a plan of mixed from here on
-    const std::vector<SpanLayout> tiers = plan.layouts(0);
-    const FormatSpec& lowest = tiers.back().spec;
-    const double side = lowest.format->side_floats == nullptr
-                            ? 0.0
-                            : 4.0 * lowest.format->side_floats(lowest) * h.kv_heads;
-    const auto recent = static_cast<double>(lowest.format->bytes(lowest, Side::key, 1) +
-                                            lowest.format->bytes(lowest, Side::value, 1) + 8);
-    // What cannot be given up: fitted data, notes, sinks, a window at the fewest bits, a new token.
-    const double needed = side + 4.0 * plan.memory.notes +
-                          static_cast<double>((plan.params.n_sink + 2) * mixed_token_bytes(h)) +
-                          h.kv_heads * plan.params.window_size * recent;
+    const double needed = least_mixed_bytes(plan, h, 0, 0);
     double least = 0.0;
     for (int layer = 0; layer < h.layers; ++layer) {
         least = std::max(least, needed * whole / shares[layer]);

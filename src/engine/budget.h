@@ -24,6 +24,10 @@ std::uint64_t worst_bytes(const Plan& plan, const Hparams& hparams);
 /// sum.
 std::size_t mixed_token_bytes(const Hparams& hparams);
 
+/// `mixed`: what a layer cannot give up: fitted data, notes, sinks, a new token, and the window and
+/// `pinned` tokens of every kv head at the fewest bits.
+double least_mixed_bytes(const Plan& plan, const Hparams& hparams, int layer, int pinned);
+
 /// Fills in plan.mixed: the session's bytes split over the layers. Throws a usage Error that names
 /// the smallest budget when `bytes` is too small.
 void plan_mixed(Plan& plan, const Hparams& hparams, std::uint64_t bytes);

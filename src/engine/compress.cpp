@@ -4,6 +4,7 @@
 #include <chrono>
 #include <climits>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "core/threads.h"
@@ -143,7 +144,18 @@ Selection select_layer(Session::Impl& session, int layer, const LayerView& view,
     }
     Observed& observed = *scores_of;
     observed.score(policy, params);
+    std::vector<std::vector<std::int32_t>> pinned(heads);
+    for (int g = 0; g < heads; ++g) {
+        const LayerKv::Head& head = view.kv->head(g);
+        pinned[g] = session.pins.among(std::span(head.positions, head.tokens));
+    }
     if (policy.head_budgets != nullptr) {
+        // Nobody shares these scores, and who divides by them gives pinned tokens their places.
+        for (int g = 0; g < heads; ++g) {
+            for (const std::int32_t at : pinned[g]) {
+                observed.rows()[g][at] = std::numeric_limits<float>::infinity();
+            }
+        }
         // While decoding the heads share out anew what the prompt left them together.
         const std::int64_t sum = std::accumulate(budget.begin(), budget.end(), std::int64_t{0});
         policy.head_budgets(observed.seen(), params, observed.rows(), static_cast<int>(sum / heads),
@@ -157,12 +169,13 @@ Selection select_layer(Session::Impl& session, int layer, const LayerView& view,
         const std::span<const float> scores = policy.score != nullptr
                                                   ? std::span<const float>(observed.scores(g))
                                                   : std::span<const float>();
-        result.kept.push_back(select(scores, tokens, budget[g], fixed));
+        result.kept.push_back(select(scores, tokens, budget[g], fixed, pinned[g]));
         result.all = result.all && static_cast<int>(result.kept.back().size()) == tokens;
         if (session.options.keep_scores) {
             for (std::int32_t at : result.kept.back()) {
-                const bool by_rule =
-                    scores.empty() || at < fixed.front || at >= tokens - fixed.back;
+                const bool by_rule = scores.empty() || at < fixed.front ||
+                                     at >= tokens - fixed.back ||
+                                     std::ranges::binary_search(pinned[g], at);
                 state.scores[g].push_back(by_rule ? std::nanf("") : scores[at]);
             }
         }
@@ -274,24 +287,11 @@ void compress_to(Session::Impl& session, int layer, const LayerView& view,
     pack_selected(session, layer, view, selected);
 }
 
-void evict_if_over(Session::Impl& session, int layer) {
-    if (session.plan.is_mixed()) {
-        make_room_mixed(session, layer);
-        return;
-    }
-    SessionLayer& state = session.layers[layer];
-    LayerStore& store = *state.store;
-    const SpanLayout& layout = store.layout();
-    const int slack =
-        std::max(layout.residual_length + layout.spec.group_size, session.plan.policy->interval);
-    bool over = false;
-    for (int g = 0; g < store.kv_heads(); ++g) {
-        const int budget = g < static_cast<int>(state.budget.size()) ? state.budget[g] : INT_MAX;
-        over = over || store.tokens(g) - slack >= budget;
-    }
-    if (!over) {
-        return;
-    }
+namespace {
+
+// Keeps budget[g] tokens of each head of a layer as it is stored, by what the policy has observed.
+void evict(Session::Impl& session, int layer, std::vector<int>& budget) {
+    LayerStore& store = *session.layers[layer].store;
     const LayerKv kv = unpack_layer(session, store);
     const Hparams& h = session.hparams();
     LayerView view{.kv = &kv, .window = store.queries()};
@@ -309,7 +309,7 @@ void evict_if_over(Session::Impl& session, int layer) {
         }
         view.column_sums = sums.data();
     }
-    const Selection selected = select_layer(session, layer, view, 0, state.budget, false);
+    const Selection selected = select_layer(session, layer, view, 0, budget, false);
     if (selected.all) {
         return;
     }
@@ -320,6 +320,51 @@ void evict_if_over(Session::Impl& session, int layer) {
     }
     store.rebuild(kv, selected.kept);
     keep_sums(store, view, &selected.kept);
+}
+
+// Whether a head would hold more than its budget and slack with `count` tokens more.
+bool over_by(const Session::Impl& session, int layer, int count) {
+    const SessionLayer& state = session.layers[layer];
+    for (int g = 0; g < state.store->kv_heads(); ++g) {
+        const int budget = g < static_cast<int>(state.budget.size()) ? state.budget[g] : INT_MAX;
+        if (state.store->tokens(g) + count - slack_of(session, layer) > budget) {
+            return true;
+        }
+    }
+    return false;
+}
+
+}  // namespace
+
+int slack_of(const Session::Impl& session, int layer) {
+    const SpanLayout& layout = session.layers[layer].store->layout();
+    return std::max(layout.residual_length + layout.spec.group_size, session.plan.policy->interval);
+}
+
+void evict_if_over(Session::Impl& session, int layer) {
+    if (session.plan.is_mixed()) {
+        make_room_mixed(session, layer);
+    } else if (over_by(session, layer, 1)) {
+        evict(session, layer, session.layers[layer].budget);
+    }
+}
+
+void make_room(Session::Impl& session, int layer, int count) {
+    std::vector<int>& budget = session.layers[layer].budget;
+    const bool bytes = !session.plan.options.kv_budget.empty();
+    const auto add = [&](int more) {
+        for (int& tokens : budget) {
+            tokens = tokens == INT_MAX ? tokens : tokens + more;
+        }
+    };
+    if (!bytes) {
+        add(count);
+    } else if (over_by(session, layer, count)) {
+        const int less = std::max(0, count - slack_of(session, layer));
+        add(-less);
+        evict(session, layer, budget);
+        add(less);
+    }
 }
 
 }  // namespace winnow

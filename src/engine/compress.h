@@ -32,4 +32,11 @@ void compress_to(Session::Impl& session, int layer, const LayerView& view,
 /// Runs the policy again over a span that one more token would take past its budget and slack.
 void evict_if_over(Session::Impl& session, int layer);
 
+/// Tokens a plain method may hold beyond its budget before it evicts.
+int slack_of(const Session::Impl& session, int layer);
+
+/// Lets a layer of a plain method take `count` tokens at once: its budget grows by them, or, where
+/// the session has a budget of bytes, the policy makes room first, by what it has observed so far.
+void make_room(Session::Impl& session, int layer, int count);
+
 }  // namespace winnow

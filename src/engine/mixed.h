@@ -18,4 +18,8 @@ void compress_mixed(Session::Impl& session, int layer, const LayerView& view);
 /// fits. Tokens never skip a step, so that nothing is dropped that was not at the fewest bits.
 void make_room_mixed(Session::Impl& session, int layer);
 
+/// The same for a token of a question, for which tokens seen before it give way, by their sums as
+/// they are; other tokens of the question only where those cannot.
+void make_room_for_question(Session::Impl& session, int layer);
+
 }  // namespace winnow

@@ -1,5 +1,6 @@
 // `mixed` while decoding: room for the next token, by demotion.
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <map>
 #include <queue>
@@ -41,8 +42,9 @@ class RoomMaker {
         cost_.push_back(0.0);
     }
 
-    void free(double bytes) {
-        gather();
+    /// `end`: tokens from this position on do not give way.
+    void free(double bytes, int end) {
+        gather(end);
         while (bytes > 0.0 && !steps_.empty()) {
             const Step step = steps_.top();
             steps_.pop();
@@ -57,7 +59,7 @@ class RoomMaker {
 
   private:
     // The next step of every token that may move.
-    void gather() {
+    void gather(int end) {
         const PolicyParams& params = session_.plan.params;
         const float queries = store_.notes().back();
         const auto group = static_cast<float>(store_.query_heads() / store_.kv_heads());
@@ -68,7 +70,7 @@ class RoomMaker {
                 const int first = store_.first_of(g, tier);
                 for (int i = 0; i < span.tokens(); ++i) {
                     const int age = session_.position - span.position(i);
-                    if (span.position(i) < params.n_sink) {
+                    if (span.position(i) < params.n_sink || span.position(i) >= end) {
                         continue;
                     }
                     const float seen = std::min(queries, static_cast<float>(std::max(1, age)));
@@ -139,27 +141,44 @@ void fade(LayerStore& store) {
 
 }  // namespace
 
-void make_room_mixed(Session::Impl& session, int layer) {
+namespace {
+
+// Until one more token fits, or only protected tokens are left: the plan's minimum holds them.
+// False where it does not fit.
+bool free_until_it_fits(Session::Impl& session, int layer, int end) {
     LayerStore& store = *session.layers[layer].store;
-    fade(store);
     const double budget = session.plan.mixed.layer_bytes[layer];
     const auto token = static_cast<double>(mixed_token_bytes(session.hparams()));
     const auto over = [&] {
         return static_cast<double>(store.bytes() + store.policy_bytes()) + token - budget;
     };
     if (over() <= 0.0) {
-        return;
+        return true;
     }
     const double more =
         std::clamp(budget * kSlackShare / token, 1.0, static_cast<double>(kMostTokensAtOnce));
-    RoomMaker(session, store).free(over() + (std::floor(more) - 1.0) * token);
+    RoomMaker(session, store).free(over() + (std::floor(more) - 1.0) * token, end);
     // Room that sums and positions keep is freed in steps.
     while (over() > 0.0) {
         const double before = over();
-        RoomMaker(session, store).free(before);
+        RoomMaker(session, store).free(before, end);
         if (over() >= before) {
-            break;  // only protected tokens are left: the plan's minimum holds them
+            return false;
         }
+    }
+    return true;
+}
+
+}  // namespace
+
+void make_room_mixed(Session::Impl& session, int layer) {
+    fade(*session.layers[layer].store);
+    free_until_it_fits(session, layer, INT_MAX);
+}
+
+void make_room_for_question(Session::Impl& session, int layer) {
+    if (!free_until_it_fits(session, layer, session.position)) {
+        free_until_it_fits(session, layer, INT_MAX);
     }
 }
 

@@ -5,6 +5,7 @@
 
 #include "attend/peaks.h"
 #include "engine/compress.h"
+#include "engine/question.h"
 #include "model/blocks.h"
 #include "model/weights.h"
 
@@ -97,9 +98,23 @@ void Pass::repeat_layer(int layer, const LayerKv& before, float* peaks, std::siz
     sums_.resize(0);
 }
 
+void Pass::append_layer(int layer) {
+    const LayerStore& store = *session_.layers[layer].store;
+    LayerKv kv = open_layer(store);
+    if (store.adds_weights()) {
+        sums_stride_ = static_cast<std::size_t>(store.longest() + count_);
+        sums_ = Buffer<float>(&session_.work, sums_stride_ * h_.query_heads, "attention sums");
+    }
+    append_ = true;
+    peaks_ = store.memory().largest;
+    run_chunks(layer, kv);
+    append_question(session_, layer, kv, sums_.data(), sums_stride_);
+    sums_.resize(0);
+}
+
 void Pass::run_chunks(int layer, LayerKv& kv) {
     // Past its K and V the last layer matters for the last token only, unless someone looks.
-    const bool last = layer == h_.layers - 1 && (keep_ || peaks_);
+    const bool last = layer == h_.layers - 1 && (keep_ || peaks_ || append_);
     const int tail = count_ % chunk_ == 0 ? chunk_ : count_ % chunk_;
     std::vector<ChunkGraphs> sizes;
     sizes.reserve(2);

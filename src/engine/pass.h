@@ -39,6 +39,9 @@ class Pass {
     void run_layer(int layer);
     /// The same without packing: the layer's K and V, whole.
     LayerKv read_layer(int layer);
+    /// The layer's tokens go behind what `session` keeps, and none of it is scored by them. Sums
+    /// that a policy keeps are told of the new tokens alone.
+    void append_layer(int layer);
     /// Positions of the tokens begin here instead of at the first session's.
     void start_at(int position) { position_ = position; }
     /// Reads the tokens through `before` and leaves it as it is. Raises peaks[g][j], rows of
@@ -68,7 +71,8 @@ class Pass {
     int chunk_;
     bool keep_;
     int position_ = session_.position;
-    bool peaks_ = false;  // sums_ takes the largest attention
+    bool peaks_ = false;   // sums_ takes the largest attention
+    bool append_ = false;  // nobody looks at the outputs but the last
     const ProgressCallback* progress_;
     Buffer<float> hidden_;  // [T][E]
     Buffer<float> q_, k_, v_, attended_;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "engine/pass.h"
+#include "engine/question.h"
 #include "engine/second_pass.h"
 #include "winnow/error.h"
 
@@ -97,6 +98,8 @@ void check_sessions(std::span<Session::Impl* const> sessions,
     const Session::Impl& first = *sessions[0];
     for (const Session::Impl* session : sessions) {
         session->check_tokens(tokens);
+        check_pins(*session, std::max(session->budget_tokens,
+                                      session->longest() + static_cast<int>(tokens.size())));
         if (&session->m() != &first.m()) {
             throw usage_error("prefill was given sessions of different models.");
         }
@@ -154,10 +157,44 @@ void finish(Session::Impl& session, std::size_t tokens, const std::vector<float>
     session.note_logits();
 }
 
+// A question over what is kept of a text; its tokens stay whatever comes.
+void read_question(Session::Impl& session, std::span<const std::int32_t> tokens,
+                   const ProgressCallback& progress) {
+    const int count = static_cast<int>(tokens.size());
+    session.check_tokens(tokens);
+    check_question(session, count);
+    Session::Impl* self = &session;
+    check_memory(std::span(&self, 1), tokens.size());
+    const std::lock_guard lock(session.m().compute);
+    const auto start = std::chrono::steady_clock::now();
+    session.memory.reset_peak();
+    Undo undo(session);
+    std::vector<float> logits(session.hparams().vocabulary);
+    Pass pass(std::span(&self, 1), tokens, false, &progress);
+    pass.embed();
+    for (int layer = 0; layer < session.hparams().layers; ++layer) {
+        undo.open(layer);
+        pass.append_layer(layer);
+    }
+    pass.logits_of(count - 1, 1, logits.data());
+    undo.keep();
+    session.pins.add(session.position, session.position + count);
+    session.timing.compress_ms = 0.0;
+    const std::size_t before = session.prefill_peak;
+    finish(session, tokens.size(), logits);
+    session.prefill_peak = std::max(before, session.prefill_peak);
+    session.timing.prefill_ms = ms_since(start);
+}
+
 }  // namespace
 
 void prefill(std::span<Session::Impl* const> sessions, std::span<const std::int32_t> tokens,
              const ProgressCallback& progress) {
+    if (sessions.size() == 1 && sessions[0]->position > 0 &&
+        sessions[0]->plan.options.question_hidden) {
+        read_question(*sessions[0], tokens, progress);
+        return;
+    }
     check_sessions(sessions, tokens);
     const Session::Impl& first = *sessions[0];
     const std::lock_guard lock(first.m().compute);
@@ -166,12 +203,8 @@ void prefill(std::span<Session::Impl* const> sessions, std::span<const std::int3
     for (Session::Impl* session : sessions) {
         session->memory.reset_peak();
         undo.emplace_back(*session);
-        int kept = 0;
-        for (const SessionLayer& layer : session->layers) {
-            kept = std::max(kept, layer.store->longest());
-        }
         session->budget_tokens =
-            std::max(session->budget_tokens, kept + static_cast<int>(tokens.size()));
+            std::max(session->budget_tokens, session->longest() + static_cast<int>(tokens.size()));
     }
     std::vector<float> logits(first.hparams().vocabulary);
     read_once(sessions, undo, tokens, progress, logits);

@@ -73,6 +73,7 @@ Budgets share_out(const Session::Impl& session, const WholePrompt& prompt, std::
     struct Open {
         int layer, g, end;
         Protected fixed;
+        std::span<const std::int32_t> positions;
     };
     std::vector<Open> heads;
     Budgets budgets;
@@ -83,12 +84,15 @@ Budgets share_out(const Session::Impl& session, const WholePrompt& prompt, std::
             session.plan.layer_params(static_cast<int>(layer), session.budget_tokens);
         std::vector<int>& of_layer = budgets.emplace_back();
         for (int g = 0; g < prompt.layers[layer].kv_heads(); ++g) {
-            const int tokens = prompt.layers[layer].head(g).tokens;
+            const LayerKv::Head& head = prompt.layers[layer].head(g);
+            const int tokens = head.tokens;
             const Protected fixed = session.plan.policy->protect(params, params.cap, tokens);
             const int front = std::min(fixed.front, tokens);
             const int end = std::max(front, tokens - fixed.back);
-            heads.push_back({static_cast<int>(layer), g, end, {front, tokens - end}});
-            of_layer.push_back(front + tokens - end);
+            const std::span<const std::int32_t> positions(head.positions, tokens);
+            heads.push_back({static_cast<int>(layer), g, end, {front, tokens - end}, positions});
+            const auto pinned = session.pins.among(positions.subspan(front, end - front)).size();
+            of_layer.push_back(front + tokens - end + static_cast<int>(pinned));
             left -= of_layer.back();
             longest = std::max(longest, end);
         }
@@ -97,7 +101,8 @@ Budgets share_out(const Session::Impl& session, const WholePrompt& prompt, std::
     std::vector<std::uint32_t> owners;
     for (int t = 0; t < longest; ++t) {
         for (std::size_t i = 0; i < heads.size(); ++i) {
-            if (t >= heads[i].fixed.front && t < heads[i].end) {
+            if (t >= heads[i].fixed.front && t < heads[i].end &&
+                !session.pinned(heads[i].positions[t])) {
                 values.push_back(prompt.peaks[heads[i].layer][heads[i].g * prompt.stride + t]);
                 owners.push_back(static_cast<std::uint32_t>(i));
             }

@@ -14,6 +14,14 @@ int Session::Impl::context() const {
     return options.context > 0 ? options.context : hparams().trained_context;
 }
 
+int Session::Impl::longest() const {
+    int most = 0;
+    for (const SessionLayer& layer : layers) {
+        most = std::max(most, layer.store->longest());
+    }
+    return most;
+}
+
 void Session::Impl::check_tokens(std::span<const std::int32_t> tokens) const {
     if (tokens.empty()) {
         throw usage_error("the prompt has no tokens; give at least one.");
@@ -113,7 +121,16 @@ void Session::pin(int first, int last) {
         throw usage_error("pinned positions must be a range such as 0 to 10; they are " +
                           std::to_string(first) + " to " + std::to_string(last) + ".");
     }
-    impl_->pins.emplace_back(first, last);
+    const Pins before = impl_->pins;
+    impl_->pins.add(first, last);
+    try {
+        if (impl_->position > 0) {
+            check_pins(*impl_, 0);
+        }
+    } catch (const Error&) {
+        impl_->pins = before;
+        throw;
+    }
 }
 
 std::span<const float> Session::logits() const {

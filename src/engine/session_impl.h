@@ -6,6 +6,7 @@
 
 #include "core/memory.h"
 #include "engine/model_impl.h"
+#include "engine/pins.h"
 #include "engine/plan.h"
 
 namespace winnow {
@@ -41,19 +42,13 @@ struct Session::Impl {
     std::uint64_t demotions = 0;
     SessionTiming timing;
 
-    std::vector<std::pair<int, int>> pins;  // positions [first, last) that are never evicted
-    bool pinned(int at) const {
-        for (const auto& [first, last] : pins) {
-            if (at >= first && at < last) {
-                return true;
-            }
-        }
-        return false;
-    }
+    Pins pins;  // positions that are never evicted
+    bool pinned(int at) const { return pins.hold(at); }
 
     const Model::Impl& m() const { return model->impl(); }
     const Hparams& hparams() const { return m().hparams; }
     int context() const;
+    int longest() const;  // the most tokens that a kv head holds
     /// Throws a usage Error unless `count` more tokens, all in the vocabulary, fit.
     void check_tokens(std::span<const std::int32_t> tokens) const;
     std::unique_ptr<LayerStore> new_store(int layer);

@@ -43,20 +43,68 @@ void append_best(std::span<const float> scores, int begin, int end, int count,
     std::sort(kept.begin() + static_cast<std::ptrdiff_t>(first), kept.end());
 }
 
-}  // namespace
-
-std::vector<std::int32_t> select(std::span<const float> scores, int tokens, int budget,
-                                 Protected fixed) {
-    const int keep = std::clamp(budget, 0, std::max(0, tokens));
-    // Where the ranges exceed the budget, the sinks win, then the newest tokens.
-    const int front = keep < tokens ? std::clamp(fixed.front, 0, keep) : tokens;
-    const int back = std::clamp(fixed.back, 0, std::max(0, keep - front));
-    const int open = keep - front - back;
-    if (keep < tokens && open > 0 && scores.size() != static_cast<std::size_t>(tokens)) {
+void require_scores(std::span<const float> scores, int tokens, int open) {
+    if (open > 0 && scores.size() != static_cast<std::size_t>(tokens)) {
         throw failure("select got " + std::to_string(scores.size()) + " scores for " +
                       std::to_string(tokens) + " tokens; it needs one per token to choose " +
                       std::to_string(open) + " of them");
     }
+}
+
+// Pinned tokens first, then the ranges as far as the budget goes, then the best of the others.
+std::vector<std::int32_t> select_pinned(std::span<const float> scores, int tokens, int keep,
+                                        Protected fixed, std::span<const std::int32_t> pinned) {
+    std::vector<char> chosen(static_cast<std::size_t>(tokens), 0);
+    int left = keep;
+    const auto choose = [&](int token) {
+        if (left > 0 && chosen[token] == 0) {
+            chosen[token] = 1;
+            --left;
+        }
+    };
+    std::for_each(pinned.begin(), pinned.end(), choose);
+    for (int token = 0; token < std::min(fixed.front, tokens); ++token) {
+        choose(token);
+    }
+    for (int token = tokens - 1; token >= std::max(0, tokens - fixed.back); --token) {
+        choose(token);
+    }
+    require_scores(scores, tokens, left);
+    std::vector<std::int32_t> others, best;
+    std::vector<float> values;
+    for (int token = 0; left > 0 && token < tokens; ++token) {
+        if (chosen[token] == 0) {
+            others.push_back(token);
+            values.push_back(scores[token]);
+        }
+    }
+    append_best(values, 0, static_cast<int>(values.size()), left, best);
+    for (const std::int32_t i : best) {
+        chosen[others[i]] = 1;
+    }
+    std::vector<std::int32_t> kept;
+    kept.reserve(keep);
+    for (int token = 0; token < tokens; ++token) {
+        if (chosen[token] != 0) {
+            kept.push_back(token);
+        }
+    }
+    return kept;
+}
+
+}  // namespace
+
+std::vector<std::int32_t> select(std::span<const float> scores, int tokens, int budget,
+                                 Protected fixed, std::span<const std::int32_t> pinned) {
+    const int keep = std::clamp(budget, 0, std::max(0, tokens));
+    if (keep < tokens && !pinned.empty()) {
+        return select_pinned(scores, tokens, keep, fixed, pinned);
+    }
+    // Where the ranges exceed the budget, the sinks win, then the newest tokens.
+    const int front = keep < tokens ? std::clamp(fixed.front, 0, keep) : tokens;
+    const int back = std::clamp(fixed.back, 0, std::max(0, keep - front));
+    const int open = keep - front - back;
+    require_scores(scores, tokens, keep < tokens ? open : 0);
     std::vector<std::int32_t> kept;
     kept.reserve(keep);
     for (int token = 0; token < front; ++token) {

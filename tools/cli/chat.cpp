@@ -31,6 +31,7 @@ class Chat {
         : model_(std::move(model)),
           options_(std::move(options)),
           prefix_(texts.answer_prefix),
+          texts_(texts),
           conversation_(*model_, texts.chat_template, texts.system),
           session_(model_, options_.cache, session_options(options_)) {}
 
@@ -39,6 +40,7 @@ class Chat {
   private:
     bool command(const std::string& line);
     void turn(const std::string& line);
+    Texts texts_of(const std::string& line) const;
     bool fits(std::size_t tokens) const;
     Answer answer(const std::vector<std::int32_t>& prompt);
     RunReport report() const;
@@ -46,6 +48,7 @@ class Chat {
     std::shared_ptr<const Model> model_;
     Options options_;
     std::string prefix_;
+    Texts texts_;
     Conversation conversation_;
     Session session_;
     LineReader reader_;
@@ -93,12 +96,19 @@ bool Chat::fits(std::size_t tokens) const {
     return static_cast<std::size_t>(session_.position()) + tokens <= limit;
 }
 
+Texts Chat::texts_of(const std::string& line) const {
+    Texts texts = texts_;
+    texts.user = line;
+    return texts;
+}
+
 void Chat::turn(const std::string& line) {
     const InterruptScope interrupts;
     const bool opening = conversation_.empty();
     const std::string text = conversation_.ask(line) + prefix_;
-    const auto prompt =
-        opening ? tokenize_rendered(*model_, text) : model_->tokenize(text, false, true);
+    FirstPrompt first;
+    first.tokens = opening ? tokenize_rendered(*model_, text) : model_->tokenize(text, false, true);
+    const std::vector<std::int32_t>& prompt = first.tokens;
     if (options_.verbose_prompt) write_err(show_tokens(*model_, prompt));
     if (!fits(prompt.size())) {
         conversation_.withdraw();
@@ -109,17 +119,22 @@ void Chat::turn(const std::string& line) {
         if (!reader_.interactive()) throw usage_error(full);
         return write_err(full + "\n");
     }
+    SessionTiming spent;
     try {
+        if (opening)
+            first = first_prompt(*model_, options_, texts_of(line), std::move(first.tokens));
         ProgressBar bar(true);
-        session_.prefill(prompt, bar.callback());
+        spent = read_prompt(session_, first, bar.callback());
     } catch (const Error& error) {
         conversation_.withdraw();
+        // A first prompt may have been read in part, and has pinned what the next may not hold.
+        if (opening) session_ = Session(model_, options_.cache, session_options(options_));
         if (error.kind() != ErrorKind::stopped || !reader_.interactive()) throw;
         return write_err("The message was taken back.\n");
     }
     read_ += prompt.size();
-    prefill_ms_ += session_.timing().prefill_ms;
-    compress_ms_ += session_.timing().compress_ms;
+    prefill_ms_ += spent.prefill_ms;
+    compress_ms_ += spent.compress_ms;
     const Answer given = answer(prompt);
     conversation_.answered(prefix_ + given.text);
     written_ += given.tokens.size();

@@ -192,6 +192,7 @@ int eval_command(const Arguments& args) {
     options.session = session_options(f.options);
     options.pack_decode = f.settings.pack_decode;
     options.decode_batch = f.decode_batch;
+    options.pin = f.settings.pin;
     options.command = command_line(args);
     options.shard = f.shard.empty() ? eval::shard_of_launcher() : eval::parse_shard(f.shard);
     const std::vector<CacheOptions> caches = caches_of(f);

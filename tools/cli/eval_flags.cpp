@@ -91,6 +91,10 @@ std::unique_ptr<CLI::App> eval_parser(const std::string& suite, const std::strin
         f.settings.sample_method);
     run({"--model-version", "NAME", "a label that is noted in the results"},
         f.settings.model_version);
+    run({"--pin", "system|N|TEXT",
+         "never evict a prompt's beginning, its first N tokens, or every place of a text; may be "
+         "repeated"},
+        f.settings.pin);
     run({"--seed", "N", "of everything that is drawn", 0, kIntMax}, f.seed);
     run({"--decode-batch", "N",
          "caches whose answers share a decode step; 0: as many as leave the bits of each (0)", 0,

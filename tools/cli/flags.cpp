@@ -147,6 +147,25 @@ void only_one(const std::string& a, const std::string& flag_a, const std::string
 
 }  // namespace
 
+namespace {
+
+void settle_question(const Options& options) {
+    const bool marked = !options.question_mark.empty();
+    if (marked && !options.cache.question_hidden) {
+        throw usage_error(
+            "--question-mark says where the question begins that --question-hidden hides; give "
+            "both or neither.");
+    }
+    const bool apart = !options.file.empty() && !options.prompt.empty();
+    if (options.cache.question_hidden && !marked && !apart) {
+        throw usage_error(
+            "--question-hidden needs to know the question: give the text by -f and the question "
+            "by -p, or say by --question-mark TEXT where it begins.");
+    }
+}
+
+}  // namespace
+
 void settle_cache(CacheOptions& cache) {
     for (auto* name : {&cache.method, &cache.quant_method, &cache.pooling, &cache.gqa_score_agg}) {
         lower_case(*name);
@@ -207,6 +226,11 @@ void add_value(CLI::App& parser, const std::string& group, const Flag& flag, dou
     FlagMaker(parser, group)(flag, field);
 }
 
+void add_value(CLI::App& parser, const std::string& group, const Flag& flag,
+               std::vector<std::string>& field) {
+    FlagMaker(parser, group)(flag, field);
+}
+
 bool parse(CLI::App& parser, const std::vector<std::string>& args) {
     std::vector<std::string> words = normalise(parser, args);
     std::reverse(words.begin(), words.end());  // CLI11 takes them from the back
@@ -238,6 +262,7 @@ void settle(Options& options, const std::string& command, unsigned groups) {
             "-sys and -no-cnv are both given; without a chat template there is no "
             "place for a system message, so put it into the prompt.");
     }
+    if ((groups & kPromptFlags) != 0) settle_question(options);
     const bool grammar = !options.sampling.grammar.empty() || !options.grammar_file.empty();
     const bool schema = !options.sampling.json_schema.empty() || !options.json_schema_file.empty();
     if (grammar && schema) {

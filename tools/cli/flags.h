@@ -36,6 +36,8 @@ void add_switch(CLI::App& parser, const std::string& name, bool& field, const st
 void add_value(CLI::App& parser, const std::string& group, const Flag& flag, std::string& field);
 void add_value(CLI::App& parser, const std::string& group, const Flag& flag, int& field);
 void add_value(CLI::App& parser, const std::string& group, const Flag& flag, double& field);
+void add_value(CLI::App& parser, const std::string& group, const Flag& flag,
+               std::vector<std::string>& field);
 
 /// Reads `args`. False when help or the version was asked for, and shown. Throws a usage Error,
 /// with the nearest name for an unknown flag.

@@ -132,14 +132,16 @@ int inspect_command(const Arguments& args) {
 
     const InterruptScope interrupts;
     const auto model = load_model(options);
-    const auto tokens = prompt_tokens(*model, options, texts);
+    const FirstPrompt first =
+        first_prompt(*model, options, texts, prompt_tokens(*model, options, texts));
+    const auto& tokens = first.tokens;
     if (options.verbose_prompt) write_err(show_tokens(*model, tokens));
     SessionOptions settings = session_options(options);
     settings.keep_scores = true;
     Session session(model, options.cache, settings);
     {
         ProgressBar bar(!options.json);
-        session.prefill(tokens, bar.callback());
+        read_prompt(session, first, bar.callback());
     }
     if (!html.empty())
         report::write_whole(html, report::kept_html(kept_page(*model, session, tokens)));

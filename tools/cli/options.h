@@ -33,6 +33,8 @@ struct Options {
     std::string chat_template_file;
     std::string answer_prefix;
     bool verbose_prompt = false;
+    std::vector<std::string> pin;
+    std::string question_mark;
     // generation
     int n_predict = -1;
     std::int64_t seed = -1;  ///< -1: drawn at the start, and replaced by the number drawn
@@ -89,6 +91,14 @@ void visit_prompt_options(O& o, Visitor&& v) {
     v(Flag{"--chat-template-file", "FILE", "a file that holds it"}, o.chat_template_file);
     v(Flag{"--answer-prefix", "TEXT", "opens the answer; the model goes on from there"},
       o.answer_prefix);
+    v(Flag{"--pin", "system|N|TEXT",
+           "never evict the system prompt, the first N tokens, or every place of a text; may be "
+           "repeated"},
+      o.pin);
+    v(Flag{"--question-mark", "TEXT",
+           "with --question-hidden: the question begins where this text stands last; without it, "
+           "it is what -p says behind -f"},
+      o.question_mark);
     v(Flag{"--verbose-prompt", "", "show the prompt and its tokens on stderr"}, o.verbose_prompt);
 }
 

@@ -10,6 +10,7 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "eval/prompt_parts.h"
 #include "terminal.h"
 
 namespace winnow::cli {
@@ -115,12 +116,15 @@ Texts load_texts(Options& options) {
         file = read_file("-f", options.file);
     }
     texts.user = join_prompt(escapes(file), escapes(options.prompt));
+    if (!options.file.empty()) texts.question = escapes(options.prompt);
     texts.system =
         escapes(text_or_file(options.system_prompt, "-sysf", options.system_prompt_file));
     texts.chat_template =
         text_or_file(options.chat_template, "--chat-template-file", options.chat_template_file);
     texts.answer_prefix = escapes(options.answer_prefix);
     for (std::string& word : options.reverse_prompt) word = escapes(word);
+    for (std::string& text : options.pin) text = escapes(text);
+    options.question_mark = escapes(options.question_mark);
 
     SamplingOptions& sampling = options.sampling;
     sampling.grammar = text_or_file(sampling.grammar, "--grammar-file", options.grammar_file);
@@ -161,6 +165,62 @@ std::vector<std::int32_t> prompt_tokens(const Model& model, const Options& optio
     }
     if (tokens.empty()) throw failure("The prompt holds no tokens for this model.");
     return tokens;
+}
+
+namespace {
+
+// Tokens that do not depend on what the user says: special ones, the system prompt, and the marks
+// that open the user's message.
+int system_tokens(const Model& model, const Options& options, Texts texts,
+                  const std::vector<std::int32_t>& tokens) {
+    texts.user = texts.user.starts_with('A') ? "B" : "A";
+    const std::vector<std::int32_t> other = prompt_tokens(model, options, texts);
+    const auto apart = std::mismatch(tokens.begin(), tokens.end(), other.begin(), other.end());
+    return static_cast<int>(apart.first - tokens.begin());
+}
+
+}  // namespace
+
+FirstPrompt first_prompt(const Model& model, const Options& options, const Texts& texts,
+                         std::vector<std::int32_t> tokens) {
+    FirstPrompt prompt;
+    prompt.tokens = std::move(tokens);
+    if (options.pin.empty() && !options.cache.question_hidden) return prompt;
+    std::vector<std::string> pieces;
+    for (const std::int32_t token : prompt.tokens) pieces.push_back(model.piece(token, true));
+    const eval::TokenText text(pieces);
+    const int system =
+        options.pin.empty() ? 0 : system_tokens(model, options, texts, prompt.tokens);
+    for (const std::string& what : options.pin) {
+        const auto ranges = eval::pinned_ranges(what, text, system);
+        prompt.pins.insert(prompt.pins.end(), ranges.begin(), ranges.end());
+    }
+    if (options.cache.question_hidden) {
+        const bool marked = !options.question_mark.empty();
+        const std::string flag = marked ? "--question-mark" : "-p";
+        const std::size_t end =
+            text.text().size() - std::min(text.text().size(), texts.answer_prefix.size());
+        prompt.question_at = static_cast<std::size_t>(
+            eval::question_start(flag, marked ? options.question_mark : texts.question, text, end));
+    }
+    return prompt;
+}
+
+SessionTiming read_prompt(Session& session, const FirstPrompt& prompt,
+                          const ProgressCallback& progress) {
+    for (const auto& [first, last] : prompt.pins) session.pin(first, last);
+    const std::span<const std::int32_t> tokens(prompt.tokens);
+    if (prompt.question_at == 0) {
+        session.prefill(tokens, progress);
+        return session.timing();
+    }
+    session.prefill(tokens.first(prompt.question_at), progress);
+    const SessionTiming text = session.timing();
+    session.prefill(tokens.subspan(prompt.question_at), progress);
+    SessionTiming both = session.timing();
+    both.prefill_ms += text.prefill_ms;
+    both.compress_ms += text.compress_ms;
+    return both;
 }
 
 std::string show_tokens(const Model& model, const std::vector<std::int32_t>& tokens) {

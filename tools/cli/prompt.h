@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "options.h"
@@ -18,6 +19,14 @@ struct Texts {
     std::string system;
     std::string chat_template;  ///< "": the model's own
     std::string answer_prefix;
+    std::string question;  ///< what -p says behind -f; else empty
+};
+
+/// A first prompt, ready to be read.
+struct FirstPrompt {
+    std::vector<std::int32_t> tokens;
+    std::size_t question_at = 0;  ///< the hidden question's first token; 0: none is hidden
+    std::vector<std::pair<int, int>> pins;
 };
 
 /// Reads every file the options name, and checks what can be checked without the model. Grammar
@@ -31,6 +40,16 @@ void require_prompt(const Texts& texts);
 /// that or the model has no template.
 std::vector<std::int32_t> prompt_tokens(const Model& model, const Options& options,
                                         const Texts& texts);
+
+/// What --pin and --question-hidden say about these tokens of a first prompt. Throws a usage Error
+/// where the prompt does not hold what they name.
+FirstPrompt first_prompt(const Model& model, const Options& options, const Texts& texts,
+                         std::vector<std::int32_t> tokens);
+
+/// Pins and reads a first prompt: the text before a hidden question by itself. Returns the time of
+/// both.
+SessionTiming read_prompt(Session& session, const FirstPrompt& prompt,
+                          const ProgressCallback& progress);
 
 /// Tokens of a text that came out of a chat template: BOS is added as the GGUF says, but not
 /// twice.

@@ -104,18 +104,23 @@ int run_command(const Arguments& args) {
     const auto start = Clock::now();
     const auto model = load_model(options);
     const double load_ms = ms_since(start);
-    const Tokens prompt = prompt_tokens(*model, options, texts);
+    const FirstPrompt first =
+        first_prompt(*model, options, texts, prompt_tokens(*model, options, texts));
+    const Tokens& prompt = first.tokens;
     if (options.verbose_prompt) write_err(show_tokens(*model, prompt));
     const auto sampler = make_sampler(model, options, prompt);
     Session session(model, options.cache, session_options(options));
+    SessionTiming read;
     {
         ProgressBar bar(!options.json);
-        session.prefill(prompt, bar.callback());
+        read = read_prompt(session, first, bar.callback());
     }
 
     const Answer answer = stream_answer(session, *sampler, options);
     if (answer.stop == Stop::interrupted) throw_if_interrupted();
     RunReport run = make_report(session, prompt.size(), answer.tokens.size(), answer.decode_ms);
+    run.timing.prefill_ms = read.prefill_ms;
+    run.timing.compress_ms = read.compress_ms;
     run.load_ms = load_ms;
     run.text = answer.text;
     run.stop = stop_name(answer.stop);

@@ -42,7 +42,8 @@ std::string quant_part(const CacheOptions& o) {
 
 std::string base_id(const CacheOptions& o) {
     const std::string budget = is_full(o) ? "" : cap_part(o) + "-";
-    return (is_full(o) ? "full" : o.method) + "-" + budget + quant_part(o);
+    return (is_full(o) ? "full" : o.method) + "-" + budget + quant_part(o) +
+           (o.question_hidden ? "-hidden" : "");
 }
 
 // "w32" for window_size 32; other settings by their own names.
@@ -110,6 +111,7 @@ CacheOptions filled(const CacheOptions& options, const std::shared_ptr<const Mod
         const CacheOptions plain;
         o.n_sink = plain.n_sink;
         o.window_size = plain.window_size;
+        o.question_hidden = false;
         o = Session(model, o).options();
     }
     return o;

@@ -32,6 +32,7 @@ struct Sample {
     bool chat_template = true;
     std::string answer_prefix;     ///< opens the reply; not part of `input`, may be empty
     bool stop_at_newline = false;  ///< the reply ends before its first newline
+    bool asks_last = false;        ///< the last line of `input` is the question
 };
 
 /// What a loader or a generator gives.

@@ -114,12 +114,12 @@ std::vector<Outcome> run_prompt(const std::shared_ptr<const Model>& model,
         }
         const double from = static_cast<double>(first) / static_cast<double>(configs.size());
         const double part = static_cast<double>(end - first) / static_cast<double>(configs.size());
-        Session::prefill(pointers, prompt.tokens, [&](const Progress& at) {
-            const double layer = at.layer + static_cast<double>(at.tokens) / at.tokens_total;
-            return !progress || progress(from + part * kPrefillShare * layer / at.layers);
-        });
+        const std::vector<SessionTiming> timings =
+            read_prompt(pointers, prompt, options.pin, [&](double share) {
+                return !progress || progress(from + part * kPrefillShare * share);
+            });
         for (std::size_t i = first; i < end; ++i) {
-            outcomes[i].timing = sessions[i - first].timing();
+            outcomes[i].timing = timings[i - first];
         }
         const auto tell = [&](double of_rest) {
             stop_unless(!progress ||

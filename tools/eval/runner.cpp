@@ -76,6 +76,9 @@ OrderedJson describe_run(const Suite& suite, const Settings& settings, const Pro
     if (options.decode_batch > 0) {
         run["settings"]["decode_batch"] = options.decode_batch;
     }
+    if (!options.pin.empty()) {
+        run["settings"]["pin"] = options.pin;
+    }
     // A copy of the file under another name is the same model.
     OrderedJson marked = run;
     marked["model"].erase("name");

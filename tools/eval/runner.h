@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,7 @@ struct RunnerOptions {
     SessionOptions session;
     bool pack_decode = false;
     int decode_batch = 0;  ///< sessions of a decode step; 0: as many as keep the bits of one alone
+    std::vector<std::string> pin;  ///< of every prompt, as --pin says it
     Shard shard;
     std::string command;  ///< noted in run.json
 };
@@ -53,6 +55,14 @@ struct RunnerOptions {
 std::vector<Outcome> run_prompt(const std::shared_ptr<const Model>& model,
                                 const std::vector<Config>& configs, const Prompt& prompt,
                                 const RunnerOptions& options, const ShareCallback& progress = {});
+
+/// Reads a prompt into fresh sessions: those that see the question share one prefill, those that do
+/// not (question_hidden) share one of the text before it, and read the question each for itself.
+/// Pins what `pin` names first. Returns what each session's reading took. Throws a usage Error
+/// where a question is to be hidden that the suite cannot tell.
+std::vector<SessionTiming> read_prompt(std::span<Session* const> sessions, const Prompt& prompt,
+                                       const std::vector<std::string>& pin,
+                                       const ShareCallback& progress);
 
 /// The description of a run as run.json holds it, fingerprint included.
 OrderedJson describe_run(const Suite& suite, const Settings& settings, const PromptSet& prompts,

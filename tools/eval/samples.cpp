@@ -26,6 +26,14 @@ std::vector<std::int32_t> tokens_of(const Model& model, const Sample& sample) {
                                                              : model.tokenize(text, true, false);
 }
 
+// The last line of the user's message.
+std::string last_line(std::string text) {
+    while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) {
+        text.pop_back();
+    }
+    return text.substr(text.rfind('\n') + 1);
+}
+
 std::string hash_samples(const std::vector<Sample>& samples) {
     std::string all;
     for (const Sample& sample : samples) {
@@ -95,6 +103,10 @@ PromptSet prompts_of(Dataset dataset, const Settings& settings,
         prompt.index = sample.index;
         prompt.length = sample.length;
         prompt.tokens = tokens_of(*model, sample);
+        if (sample.asks_last) {
+            prompt.question_at = question_token(*model, prompt.tokens, last_line(sample.input),
+                                                sample.answer_prefix);
+        }
         prompt.max_new_tokens = sample.max_new_tokens;
         prompt.stop_at_newline = sample.stop_at_newline;
         prompt.expected = sample.outputs;

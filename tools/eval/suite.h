@@ -41,7 +41,8 @@ struct Settings {
     int force_tokens = 0;      ///< 0: 128
     bool pack_decode = false;  ///< forced tokens enter the cache one by one and are packed
     // of the engine
-    int context = 0;  ///< positions a session may reach
+    int context = 0;               ///< positions a session may reach
+    std::vector<std::string> pin;  ///< what is never evicted, as --pin says it
 };
 
 /// One prompt, ready to be read by the model.
@@ -52,6 +53,7 @@ struct Prompt {
     int length = 0;  ///< tokens asked for, or the data file's own length
     int depth = -1;  ///< needle: percent; else -1
     std::vector<std::int32_t> tokens;
+    int question_at = 0;               ///< the question's first token; 0: not known
     std::vector<std::int32_t> forced;  ///< fidelity: what follows in the text, last one a target
     int max_new_tokens = 0;
     bool stop_at_newline = false;
@@ -89,6 +91,9 @@ const Suite& find_suite(const std::string& name);
 Tokenizer tokenizer_of(const std::shared_ptr<const Model>& model);
 /// Tokens of text that went through a chat template: BOS as the GGUF says, but not twice.
 std::vector<std::int32_t> tokenize_prompt(const Model& model, std::string_view text);
+/// The first token of `question`, which stands last in a prompt before the `opening` of its answer.
+int question_token(const Model& model, std::span<const std::int32_t> tokens,
+                   std::string_view question, std::string_view opening);
 /// The sha256 of a text, 64 hex digits: how a data file enters the settings.
 std::string hash_text(std::string_view text);
 /// Positions a prompt and its answer may reach.

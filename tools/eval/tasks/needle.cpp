@@ -95,6 +95,8 @@ PromptSet open(const Settings& s, const std::shared_ptr<const Model>& model) {
         prompt.length = cell.length;
         prompt.depth = cell.depth;
         prompt.tokens = std::move(made.tokens);
+        prompt.question_at =
+            question_token(*model, prompt.tokens, needle.question, needle.answer_prefix);
         prompt.max_new_tokens = needle.max_new_tokens;
         prompt.stop_at_newline = needle.stop_at_newline;
         prompt.expected = {needle.expected};

@@ -48,6 +48,9 @@ PromptSet open(const Settings& s, const std::shared_ptr<const Model>& model) {
                           ? generated(s, model)
                           : load_ruler(s.data, split_names(s.datasets), s.max_num_examples,
                                        model->has_chat_template() && !s.raw_prompts);
+    for (Sample& sample : dataset.samples) {
+        sample.asks_last = true;
+    }
     PromptSet set = prompts_of(std::move(dataset), s, model,
                                [](const Sample& sample, const std::string& reply) {
                                    return scoring::ruler_score(sample.task, reply, sample.outputs);
