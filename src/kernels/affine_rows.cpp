@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "kernels/fetch.h"
 #include "kernels/packed.h"
 #include "kernels/panel-inl.h"
 
@@ -42,6 +43,12 @@ using FloatsOf = hn::RebindToFloat<hn::RepartitionToWide<D16>>;
 
 HWY_INLINE const uint8_t* CodesOfBlock(const AffineBlocks& b, const uint8_t* block) {
     return block + 4 * static_cast<size_t>(b.head_dim);
+}
+
+// While a block is worked on, the one `ahead` blocks on is asked for: mostly the next piece's where
+// this one ends.
+HWY_INLINE void FetchBlock(const AffineBlocks& b, const uint8_t* block, int ahead) {
+    fetch_ahead(block, static_cast<size_t>(ahead) * b.block_bytes, b.block_bytes);
 }
 
 // Scales and zeros of a block as floats, zeros as what is added to code * scale.
@@ -125,6 +132,7 @@ void DotChannels(D16 d16, const AffineBlocks& b, const float* q, int heads, floa
                   rows.coefs);
         ReduceRows(AddOp(), f, rows.sums, row, rows.biases);
         for (int j = 0; j < now; ++j, scores += b.group) {
+            FetchBlock(b, b.data + (i + j) * b.block_bytes, at_once);
             for (int r = 0; r < heads; ++r) {
                 std::fill_n(scores + r * stride, b.group, rows.biases[j * heads + r]);
             }
@@ -163,6 +171,7 @@ void DotTokens(D16 d16, const AffineBlocks& b, const float* q, int heads, float*
     RoundRows(f, q, heads, d, rows.peaks, LargestCoef(kBits, n), rows.factors, rows.coefs);
     const uint8_t* block = b.data;
     for (int i = 0; i < b.blocks; ++i, block += b.block_bytes, scores += n) {
+        FetchBlock(b, block, 5);
         LoadScales(f, block, d, b.zero_in_codes, scale, zero);
         for (int r = 0; r < heads; ++r) {
             std::fill_n(scores + r * stride, n, 0.0F);
@@ -221,6 +230,7 @@ void AddTokens(D16 d16, const AffineBlocks& b, const float* weights, size_t stri
         RoundRows(f, rows.products, row, d, rows.peaks, LargestCoef(kBits, n), rows.factors,
                   rows.coefs);
         for (int j = 0; j < now; ++j) {
+            FetchBlock(b, b.data + (i + j) * b.block_bytes, at_once);
             AddPanel<kBits>(d16,
                             {.codes = CodesOfBlock(b, b.data + (i + j) * b.block_bytes),
                              .rows = n,
@@ -257,6 +267,7 @@ void AddChannels(D16 d16, const AffineBlocks& b, const float* weights, size_t st
     Rows rows;
     const uint8_t* block = b.data;
     for (int i = 0; i < b.blocks; ++i, block += b.block_bytes, weights += n) {
+        FetchBlock(b, block, 5);
         LoadScales(f, block, d, b.zero_in_codes, scale, zero);
         for (int r = 0; r < heads; ++r) {
             const float* row = weights + r * stride;

@@ -5,6 +5,7 @@
 // foreach_target must come before highway.h.
 #include <hwy/highway.h>
 
+#include "kernels/fetch.h"
 #include "kernels/packed.h"
 #include "kernels/reduce-inl.h"
 
@@ -16,6 +17,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 // Accumulators are heads x 4 vectors; with 16 registers more than 3 heads would spill.
 constexpr int kMaxHeads = HWY_MAX_BYTES >= 64 ? 4 : 3;
+
+constexpr size_t kAhead = 4096;  // bytes
 
 struct F16Job {
     const hwy::float16_t* rows;  // [count][D]
@@ -70,6 +73,8 @@ template <int kHeads, class D>
 HWY_INLINE void DotHeads(D f, const F16Job& job) {
     int row = 0;
     for (; row + 4 <= job.count; row += 4) {
+        const size_t bytes = job.head_dim * sizeof(hwy::float16_t);
+        fetch_ahead(job.rows + static_cast<size_t>(row) * job.head_dim, kAhead, 4 * bytes);
         DotTile<4, kHeads>(f, job, row);
     }
     for (; row < job.count; ++row) {
@@ -90,6 +95,7 @@ HWY_INLINE void AddTile(D f, const F16Job& job, size_t column) {
     const hwy::float16_t* from = job.rows + column;
     for (int i = 0; i < job.count; ++i, from += job.head_dim) {
         hn::VFromD<D> x[kChunks];
+        fetch_ahead(from, kAhead, kChunks * lanes * sizeof(hwy::float16_t));
         for (int c = 0; c < kChunks; ++c) {
             x[c] = LoadF16(f, from + c * lanes);
         }
