@@ -1,0 +1,442 @@
+// One source, compiled once per instruction set by Highway. The scalar reference is ggml's to_float
+// and a plain sum (tests/row_products_test.cpp).
+//
+// A vector of 16-bit words takes 16 bytes of codes from each of several rows, one row per 128 bits.
+// Words hold their codes in a fixed pattern, of which shifts and masks make 8 codes of a row at
+// once, always every other one of 16; activations are stored in that order. A row's sums stay in its
+// 4 lanes, and its scales are spread over them.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/row_products.cpp"
+#include <hwy/foreach_target.h>
+// foreach_target must come before highway.h.
+#include <hwy/highway.h>
+
+#include "kernels/fetch.h"
+#include "kernels/row_products.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace winnow {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using D16 = hn::CappedTag<int16_t, 32>;
+using DU16 = hn::RebindToUnsigned<D16>;
+using D8 = hn::Repartition<uint8_t, D16>;
+using D32 = hn::RepartitionToWide<D16>;
+using DF = hn::RebindToFloat<D32>;
+using V16 = hn::VFromD<D16>;
+using VU16 = hn::VFromD<DU16>;
+using VF = hn::VFromD<DF>;
+
+constexpr int kRows = HWY_MAX_LANES_D(D16) / 8;  // at once
+constexpr size_t kFetch = 8192;                  // bytes of weights asked for ahead
+
+// 16 bytes of each row.
+template <class D>
+HWY_INLINE hn::VFromD<D> LoadBlocks(D d, const uint8_t* const* at, size_t offset) {
+    if constexpr (HWY_MAX_LANES_D(D) <= 16) {
+        return hn::LoadU(d, at[0] + offset);
+    } else {
+        const hn::Half<D> half;
+        return hn::Combine(d, LoadBlocks(half, at + HWY_MAX_LANES_D(D) / 32, offset),
+                           LoadBlocks(half, at, offset));
+    }
+}
+
+// One float of each row, `step` floats apart, over the row's lanes.
+template <class D>
+HWY_INLINE hn::VFromD<D> Spread(D f, const float* at, size_t step) {
+    if constexpr (HWY_MAX_LANES_D(D) <= 4) {
+        return hn::Set(f, at[0]);
+    } else {
+        const hn::Half<D> half;
+        return hn::Combine(f, Spread(half, at + HWY_MAX_LANES_D(D) / 8 * step, step),
+                           Spread(half, at, step));
+    }
+}
+
+template <class T>
+HWY_INLINE T Read(const uint8_t* at) {
+    T value;
+    hwy::CopyBytes<sizeof(T)>(at, &value);
+    return value;
+}
+
+// The first two halves of each row's block, spread over its lanes.
+HWY_INLINE void TwoHalves(const uint8_t* const* at, size_t offset, VF& first, VF& second) {
+    const hn::CappedTag<float, 8> f8;
+    const hn::Rebind<hwy::float16_t, decltype(f8)> half;
+    const hn::Full128<uint32_t> u32;
+    const DF f;
+    const D32 i32;
+    uint32_t each[4] = {};
+    for (int r = 0; r < kRows; ++r) each[r] = Read<uint32_t>(at[r] + offset);
+    const auto words = hn::Dup128VecFromValues(u32, each[0], each[1], each[2], each[3]);
+    const auto floats = hn::ResizeBitCast(f, hn::PromoteTo(f8, hn::ResizeBitCast(half, words)));
+    const auto place = hn::And(hn::ShiftRight<1>(hn::Iota(i32, 0)), hn::Set(i32, ~1));
+    first = hn::TableLookupLanes(floats, hn::IndicesFromVec(f, place));
+    second = hn::TableLookupLanes(floats, hn::IndicesFromVec(f, hn::Or(place, hn::Set(i32, 1))));
+}
+
+// The first 8 bytes of each row's block as four 16-bit numbers in the row's lanes.
+template <class D>
+HWY_INLINE hn::VFromD<D> FourHalves(D u16, const uint8_t* const* at, size_t offset) {
+    if constexpr (HWY_MAX_LANES_D(D) <= 4) {
+        const hn::Repartition<uint64_t, D> u64;
+        return hn::BitCast(u16, hn::Set(u64, Read<uint64_t>(at[0] + offset)));
+    } else if constexpr (HWY_MAX_LANES_D(D) <= 8) {
+        const hn::Full128<uint64_t> u64;
+        return hn::ResizeBitCast(
+            u16, hn::Dup128VecFromValues(u64, Read<uint64_t>(at[0] + offset),
+                                         Read<uint64_t>(at[1] + offset)));
+    } else {
+        const hn::Half<D> half;
+        return hn::Combine(u16, FourHalves(half, at + HWY_MAX_LANES_D(D) / 8, offset),
+                           FourHalves(half, at, offset));
+    }
+}
+
+// Codes of 32 columns: every other one of the first 16 from 0 and from 1, then of the second 16.
+struct Parts {
+    V16 even0, odd0, even1, odd1;
+};
+
+template <int kShift>
+HWY_INLINE V16 Nibble(VU16 words) {
+    const DU16 u16;
+    const auto low = kShift == 0 ? words : hn::ShiftRight<kShift>(words);
+    return hn::BitCast(D16(), kShift == 12 ? low : hn::And(low, hn::Set(u16, 15)));
+}
+
+// 16 bytes of nibbles: column i in the low half of byte i, i + 16 in the high half.
+HWY_INLINE Parts Nibbles(const uint8_t* const* at, size_t offset) {
+    const auto words = hn::BitCast(DU16(), LoadBlocks(D8(), at, offset));
+    return {Nibble<0>(words), Nibble<8>(words), Nibble<4>(words), Nibble<12>(words)};
+}
+
+// Adds 16 where `words` has the bit of the code's place.
+HWY_INLINE V16 AddFifth(V16 codes, VU16 words, VU16 bit) {
+    const DU16 u16;
+    const auto fifth = hn::IfThenElseZero(hn::TestBit(words, bit), hn::Set(u16, 16));
+    return hn::Or(codes, hn::BitCast(D16(), fifth));
+}
+
+HWY_INLINE VF ReadQ5(const uint8_t* const* at, size_t offset, Parts& parts) {
+    alignas(16) static constexpr uint16_t kEven[8] = {1, 4, 16, 64, 256, 1024, 4096, 16384};
+    const DU16 u16;
+    const DF f;
+    const hn::RebindToUnsigned<D32> u32;
+    const hn::Rebind<uint16_t, DF> four;
+    const hn::Rebind<hwy::float16_t, DF> half;
+    const auto header = FourHalves(four, at, offset);
+    const auto wide = hn::PromoteTo(u32, header);
+    const auto twice = [&](auto x) HWY_ATTR {
+        return hn::BitCast(u16, hn::Or(x, hn::ShiftLeft<16>(x)));
+    };
+    const auto low = twice(hn::Broadcast<1>(wide)), high = twice(hn::Broadcast<2>(wide));
+    const auto even = hn::LoadDup128(u16, kEven), odd = hn::Add(even, even);
+    parts = Nibbles(at, offset + 6);
+    parts.even0 = AddFifth(parts.even0, low, even);
+    parts.odd0 = AddFifth(parts.odd0, low, odd);
+    parts.even1 = AddFifth(parts.even1, high, even);
+    parts.odd1 = AddFifth(parts.odd1, high, odd);
+    return hn::Broadcast<0>(hn::PromoteTo(f, hn::BitCast(half, header)));
+}
+
+HWY_INLINE void ReadBytes(const uint8_t* const* at, size_t offset, V16& even, V16& odd) {
+    const auto words = hn::BitCast(D16(), LoadBlocks(D8(), at, offset));
+    even = hn::ShiftRight<8>(hn::ShiftLeft<8>(words));
+    odd = hn::ShiftRight<8>(words);
+}
+
+struct Job {
+    const float* rounded;
+    size_t row;  // floats of a token
+    int columns;
+};
+
+// acc[t] += scale * (codes . activations of 16 or 32 columns from `first` on).
+template <int kTokens, int kParts>
+HWY_INLINE void AddCodes(const Job& job, int first, const V16* parts, VF scale, VF* acc) {
+    const D16 d16;
+    const D32 d32;
+    const DF f;
+    for (int t = 0; t < kTokens; ++t) {
+        const float* token = job.rounded + t * job.row;
+        const auto* x = reinterpret_cast<const int16_t*>(token) + first;
+        auto low = hn::Zero(d32), high = hn::Zero(d32);
+        for (int p = 0; p < kParts; ++p) {
+            low = hn::ReorderWidenMulAccumulate(d32, parts[p], hn::LoadDup128(d16, x + 8 * p), low,
+                                                high);
+        }
+        const auto sum = hn::ConvertTo(f, hn::RearrangeToOddPlusEven(low, high));
+        const auto factor = hn::Set(f, token[job.columns / 2 + first / 32]);
+        acc[t] = hn::MulAdd(sum, hn::Mul(scale, factor), acc[t]);
+    }
+}
+
+// acc[t] += min * the sum of the activations of block `block`.
+template <int kTokens>
+HWY_INLINE void AddMins(const Job& job, int block, VF min, VF* acc) {
+    const DF f;
+    const float* sums = job.rounded + job.columns / 2 + job.columns / 32;
+    for (int t = 0; t < kTokens; ++t) {
+        acc[t] = hn::MulAdd(hn::Set(f, sums[t * job.row + block]), min, acc[t]);
+    }
+}
+
+constexpr size_t BlockBytes(CodeType type) {
+    switch (type) {
+        case CodeType::q4_0:
+            return 18;
+        case CodeType::q4_1:
+            return 20;
+        case CodeType::q5_0:
+            return 22;
+        case CodeType::q8_0:
+            return 34;
+        case CodeType::q4_k:
+            return 144;
+        default:
+            return 210;
+    }
+}
+
+// A block of 32 columns of the plain types.
+template <CodeType kType, int kTokens>
+HWY_INLINE void AddBlock(const Job& job, const uint8_t* const* at, size_t offset, int block,
+                         VF* acc) {
+    const DF f;
+    Parts parts;
+    VF scale, min;
+    if constexpr (kType == CodeType::q5_0) {
+        scale = ReadQ5(at, offset, parts);
+        min = hn::Mul(scale, hn::Set(f, -16.0F));
+    } else {
+        TwoHalves(at, offset, scale, min);
+        if constexpr (kType == CodeType::q8_0) {
+            ReadBytes(at, offset + 2, parts.even0, parts.odd0);
+            ReadBytes(at, offset + 18, parts.even1, parts.odd1);
+        } else {
+            parts = Nibbles(at, offset + (kType == CodeType::q4_1 ? 4 : 2));
+        }
+        if constexpr (kType == CodeType::q4_0) min = hn::Mul(scale, hn::Set(f, -8.0F));
+    }
+    const V16 each[4] = {parts.even0, parts.odd0, parts.even1, parts.odd1};
+    AddCodes<kTokens, 4>(job, 32 * block, each, scale, acc);
+    if constexpr (kType != CodeType::q8_0) AddMins<kTokens>(job, block, min, acc);
+}
+
+// d f16, dmin f16, 8 scales and mins of 6 bits in 12 bytes, nibbles [4][32] of two blocks each.
+template <int kTokens>
+HWY_INLINE void AddQ4K(const Job& job, const uint8_t* const* at, size_t offset, int unit, VF* acc) {
+    const DF f;
+    const hn::CappedTag<float, 8> f8;
+    const hn::Rebind<int32_t, decltype(f8)> i32;
+    const hn::Rebind<uint8_t, decltype(f8)> u8;
+    HWY_ALIGN float scales[kRows][8], mins[kRows][8];
+    for (int r = 0; r < kRows; ++r) {
+        const uint8_t* from = at[r] + offset;
+        const auto low = Read<uint32_t>(from + 4), middle = Read<uint32_t>(from + 8),
+                   high = Read<uint32_t>(from + 12);
+        const uint32_t words[4] = {
+            low & 0x3F3F3F3F, (high & 0x0F0F0F0F) | (low >> 6 & 0x03030303) << 4,
+            middle & 0x3F3F3F3F, (high >> 4 & 0x0F0F0F0F) | (middle >> 6 & 0x03030303) << 4};
+        uint8_t bytes[16];
+        hwy::CopyBytes<16>(words, bytes);
+        const float d = hwy::F32FromF16(Read<hwy::float16_t>(from)),
+                    least = hwy::F32FromF16(Read<hwy::float16_t>(from + 2));
+        for (size_t i = 0; i < 8; i += hn::Lanes(f8)) {
+            const auto s = hn::ConvertTo(f8, hn::PromoteTo(i32, hn::LoadU(u8, bytes + i)));
+            const auto m = hn::ConvertTo(f8, hn::PromoteTo(i32, hn::LoadU(u8, bytes + 8 + i)));
+            hn::Store(hn::Mul(s, hn::Set(f8, d)), f8, scales[r] + i);
+            hn::Store(hn::Mul(m, hn::Set(f8, -least)), f8, mins[r] + i);
+        }
+    }
+    for (int j = 0; j < 4; ++j) {
+        const Parts a = Nibbles(at, offset + 16 + 32 * static_cast<size_t>(j));
+        const Parts b = Nibbles(at, offset + 32 + 32 * static_cast<size_t>(j));
+        const V16 low[4] = {a.even0, a.odd0, b.even0, b.odd0};
+        const V16 high[4] = {a.even1, a.odd1, b.even1, b.odd1};
+        const int block = 8 * unit + 2 * j;
+        AddCodes<kTokens, 4>(job, 32 * block, low, Spread(f, scales[0] + 2 * j, 8), acc);
+        AddMins<kTokens>(job, block, Spread(f, mins[0] + 2 * j, 8), acc);
+        AddCodes<kTokens, 4>(job, 32 * block + 32, high, Spread(f, scales[0] + 2 * j + 1, 8), acc);
+        AddMins<kTokens>(job, block + 1, Spread(f, mins[0] + 2 * j + 1, 8), acc);
+    }
+}
+
+// A nibble with the two bits of `high` at kBit above it, less 32.
+template <int kNibble, int kBit>
+HWY_INLINE V16 SixBits(VU16 low, VU16 high) {
+    const DU16 u16;
+    const auto bits = kBit >= 4 ? hn::ShiftRight<kBit >= 4 ? kBit - 4 : 0>(high)
+                                : hn::ShiftLeft<kBit < 4 ? 4 - kBit : 0>(high);
+    const auto upper = hn::BitCast(D16(), hn::And(bits, hn::Set(u16, 0x30)));
+    return hn::Sub(hn::Or(Nibble<kNibble>(low), upper), hn::Set(D16(), 32));
+}
+
+// Low nibbles [128], high pairs [64], 16 scales int8, d f16.
+template <int kTokens>
+HWY_INLINE void AddQ6K(const Job& job, const uint8_t* const* at, size_t offset, int unit, VF* acc) {
+    const DF f;
+    const hn::CappedTag<float, 8> f8;
+    const hn::Rebind<int32_t, decltype(f8)> i32;
+    const hn::Rebind<int8_t, decltype(f8)> i8;
+    HWY_ALIGN float scales[kRows][16];
+    for (int r = 0; r < kRows; ++r) {
+        const uint8_t* from = at[r] + offset;
+        const float d = hwy::F32FromF16(Read<hwy::float16_t>(from + 208));
+        const auto* stored = reinterpret_cast<const int8_t*>(from + 192);
+        for (size_t i = 0; i < 16; i += hn::Lanes(f8)) {
+            const auto s = hn::ConvertTo(f8, hn::PromoteTo(i32, hn::LoadU(i8, stored + i)));
+            hn::Store(hn::Mul(s, hn::Set(f8, d)), f8, scales[r] + i);
+        }
+    }
+    for (int half = 0; half < 2; ++half) {
+        const int column = 256 * unit + 128 * half;
+        const float* scale = scales[0] + 8 * half;
+        const size_t nibbles = offset + 64 * static_cast<size_t>(half);
+        const size_t pairs = offset + 128 + 32 * static_cast<size_t>(half);
+        // 16 columns each: `chunk` in the low halves, chunk + 4 in the high ones.
+        const auto add = [&](int chunk, auto bit) HWY_ATTR {
+            constexpr int kBit = decltype(bit)::value;
+            const size_t place = 16 * static_cast<size_t>(chunk);
+            const auto low = hn::BitCast(DU16(), LoadBlocks(D8(), at, nibbles + place));
+            const auto high = hn::BitCast(DU16(), LoadBlocks(D8(), at, pairs + place % 32));
+            const V16 first[2] = {SixBits<0, kBit>(low, high), SixBits<8, kBit + 8>(low, high)};
+            const V16 second[2] = {SixBits<4, kBit + 4>(low, high),
+                                   SixBits<12, kBit + 12>(low, high)};
+            AddCodes<kTokens, 2>(job, column + 16 * chunk, first, Spread(f, scale + chunk, 16),
+                                 acc);
+            AddCodes<kTokens, 2>(job, column + 64 + 16 * chunk, second,
+                                 Spread(f, scale + chunk + 4, 16), acc);
+        };
+        add(0, std::integral_constant<int, 0>());
+        add(1, std::integral_constant<int, 0>());
+        add(2, std::integral_constant<int, 2>());
+        add(3, std::integral_constant<int, 2>());
+    }
+}
+
+// kRows rows against kTokens tokens; `rows` of them are stored.
+template <CodeType kType, int kTokens>
+void Tile(const Job& job, const uint8_t* const* at, int rows, float* out, size_t stride) {
+    constexpr bool kSuper = kType == CodeType::q4_k || kType == CodeType::q6_k;
+    constexpr size_t kBytes = BlockBytes(kType);
+    const DF f;
+    VF acc[kTokens];
+    for (int t = 0; t < kTokens; ++t) acc[t] = hn::Zero(f);
+    const int units = job.columns / (kSuper ? 256 : 32);
+    for (int unit = 0; unit < units; ++unit) {
+        const size_t offset = static_cast<size_t>(unit) * kBytes;
+        fetch_ahead(at[0], kFetch + kRows * offset, kRows * kBytes);
+        if constexpr (kType == CodeType::q4_k) {
+            AddQ4K<kTokens>(job, at, offset, unit, acc);
+        } else if constexpr (kType == CodeType::q6_k) {
+            AddQ6K<kTokens>(job, at, offset, unit, acc);
+        } else {
+            AddBlock<kType, kTokens>(job, at, offset, unit, acc);
+        }
+    }
+    HWY_ALIGN float lanes[4 * kRows];
+    for (int t = 0; t < kTokens; ++t) {
+        const auto pairs = hn::Add(acc[t], hn::Shuffle2301(acc[t]));
+        hn::Store(hn::Add(pairs, hn::Shuffle1032(pairs)), f, lanes);
+        for (int r = 0; r < rows; ++r) out[t * stride + r] = lanes[4 * r];
+    }
+}
+
+template <CodeType kType>
+void Rows(const StoredCodes& w, int first, int rows, const float* rounded, int tokens, float* out,
+          size_t stride) {
+    const size_t row = rounded_floats(w.columns);
+    for (int i = 0; i < rows; i += kRows) {
+        const int now = HWY_MIN(kRows, rows - i);
+        const uint8_t* at[kRows];
+        for (int r = 0; r < kRows; ++r) {
+            at[r] = w.data + static_cast<size_t>(first + i + HWY_MIN(r, now - 1)) * w.row_bytes;
+        }
+        int t = 0;
+        const auto take = [&](auto count) HWY_ATTR {
+            constexpr int kTokens = decltype(count)::value;
+            for (; t + kTokens <= tokens; t += kTokens) {
+                Tile<kType, kTokens>(
+                    {.rounded = rounded + t * row, .row = row, .columns = w.columns}, at, now,
+                    out + t * stride + first + i, stride);
+            }
+        };
+        take(std::integral_constant<int, kRowTokens>());
+        take(std::integral_constant<int, 4>());
+        take(std::integral_constant<int, 2>());
+        take(std::integral_constant<int, 1>());
+    }
+}
+
+void MultiplyRows(const StoredCodes& w, int first, int rows, const float* rounded, int tokens,
+                  float* out, size_t stride) {
+    switch (w.type) {
+        case CodeType::q4_0:
+            return Rows<CodeType::q4_0>(w, first, rows, rounded, tokens, out, stride);
+        case CodeType::q4_1:
+            return Rows<CodeType::q4_1>(w, first, rows, rounded, tokens, out, stride);
+        case CodeType::q5_0:
+            return Rows<CodeType::q5_0>(w, first, rows, rounded, tokens, out, stride);
+        case CodeType::q8_0:
+            return Rows<CodeType::q8_0>(w, first, rows, rounded, tokens, out, stride);
+        case CodeType::q4_k:
+            return Rows<CodeType::q4_k>(w, first, rows, rounded, tokens, out, stride);
+        default:
+            return Rows<CodeType::q6_k>(w, first, rows, rounded, tokens, out, stride);
+    }
+}
+
+// Puts every 16 activations into the order of Parts, and makes the sums what AddMins takes.
+void OrderForRows(CodeType type, int columns, float* rounded) {
+    const hn::Full128<int16_t> i16;
+    const hn::RepartitionToWide<decltype(i16)> i32;
+    const bool offset = type == CodeType::q4_0 || type == CodeType::q5_0;
+    auto* x = reinterpret_cast<int16_t*>(rounded);
+    const float* factors = rounded + columns / 2;
+    float* sums = rounded + columns / 2 + columns / 32;
+    for (int block = 0; block < columns / 32; ++block) {
+        auto low = hn::Zero(i32), high = hn::Zero(i32);
+        for (int i = 0; i < 2; ++i, x += 16) {
+            const auto a = hn::LoadU(i16, x), b = hn::LoadU(i16, x + 8);
+            hn::StoreU(hn::ConcatEven(i16, b, a), i16, x);
+            hn::StoreU(hn::ConcatOdd(i16, b, a), i16, x + 8);
+            const auto one = hn::Set(i16, 1);
+            low = hn::ReorderWidenMulAccumulate(i32, a, one, low, high);
+            low = hn::ReorderWidenMulAccumulate(i32, b, one, low, high);
+        }
+        // An offset belongs to the codes, so it takes what they are multiplied with.
+        if (offset) {
+            const auto sum = hn::ReduceSum(i32, hn::Add(low, high));
+            sums[block] = factors[block] * static_cast<float>(sum);
+        }
+        sums[block] *= 0.25F;  // a row's four lanes all add it
+    }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace winnow
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace winnow {
+
+HWY_EXPORT(MultiplyRows);
+HWY_EXPORT(OrderForRows);
+
+void round_for_rows(CodeType type, const float* x, int columns, float* out) {
+    round_activations(x, columns, out);
+    HWY_DYNAMIC_DISPATCH(OrderForRows)(type, columns, out);
+}
+void multiply_rows(const StoredCodes& weights, int first, int rows, const float* rounded,
+                   int tokens, float* out, std::size_t out_stride) {
+    HWY_DYNAMIC_DISPATCH(MultiplyRows)(weights, first, rows, rounded, tokens, out, out_stride);
+}
+
+}  // namespace winnow
+#endif  // HWY_ONCE
