@@ -1,5 +1,5 @@
-// Products of decoding, as they lie in the file, over weights larger than the last cache level: ours
-// beside ggml's own. GB/s counts the weights once per step, whatever the tokens.
+// Products of decoding, as they lie in the file, over weights larger than the last cache level:
+// ours beside ggml's own. GB/s counts the weights once per step, whatever the tokens.
 //
 //   build/bin/kernel_bench --benchmark_filter=rows
 #include <benchmark/benchmark.h>
@@ -53,9 +53,9 @@ void count(benchmark::State& state, const Matrix& matrix, int tokens) {
     const double steps = static_cast<double>(state.iterations());
     state.counters["GB/s"] = benchmark::Counter(
         steps * static_cast<double>(matrix.data.size()) * 1e-9, benchmark::Counter::kIsRate);
-    state.counters["GMAC/s"] = benchmark::Counter(
-        steps * static_cast<double>(matrix.rows) * kColumns * tokens * 1e-9,
-        benchmark::Counter::kIsRate);
+    state.counters["GMAC/s"] =
+        benchmark::Counter(steps * static_cast<double>(matrix.rows) * kColumns * tokens * 1e-9,
+                           benchmark::Counter::kIsRate);
 }
 
 void ours(benchmark::State& state, const Type& type) {
@@ -64,7 +64,8 @@ void ours(benchmark::State& state, const Type& type) {
     const std::vector<float> x(kColumns, 0.5F);
     std::vector<float> rounded(rounded_floats(kColumns) * tokens);
     for (int t = 0; t < tokens; ++t) {
-        round_for_rows(type.code, x.data(), kColumns, rounded.data() + t * rounded_floats(kColumns));
+        round_for_rows(type.code, x.data(), kColumns,
+                       rounded.data() + t * rounded_floats(kColumns));
     }
     std::vector<float> out(static_cast<std::size_t>(matrix.rows) * tokens);
     const StoredCodes codes{.type = type.code,

@@ -110,7 +110,8 @@ TEST_P(RowProductsTest, EqualThePlainProductOfGgmlsWeights) {
                 for (int t = 0; t < tokens; ++t) {
                     for (int r = 0; r + 1 < rows; ++r) {
                         const auto [sum, bound] = matrix.exact(x.data() + t * columns, r);
-                        ASSERT_NEAR(out[t * stride + r], sum, bound) << "token " << t << " row " << r;
+                        ASSERT_NEAR(out[t * stride + r], sum, bound)
+                            << "token " << t << " row " << r;
                     }
                     for (std::size_t r = rows - 1; r < stride; ++r) {
                         ASSERT_EQ(out[t * stride + r], -7.0F) << "wrote past the rows";

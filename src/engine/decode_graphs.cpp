@@ -3,17 +3,23 @@
 #include <algorithm>
 
 #include "model/blocks.h"
+#include "model/weights.h"
 
 namespace winnow {
 
-DecodeGraphs::DecodeGraphs(const Arch& arch, const Hparams& hparams, const Weights& weights,
+DecodeGraphs::DecodeGraphs(const Arch& arch, const Hparams& hparams, const WeightStore& store,
                            int batch, int threads)
-    : hidden_(static_cast<std::size_t>(batch) * hparams.embedding),
+    : products_(store, threads, batch, nullptr),
+      hidden_(static_cast<std::size_t>(batch) * hparams.embedding),
       positions_(batch),
       runner_(threads, nullptr) {
+    const Weights& weights = store.weights();
     for (int i = 0; i <= hparams.layers; ++i) {
         Step& step = steps_.emplace_back();
-        BlockContext block{.ctx = step.graph.context(), .hparams = &hparams, .weights = &weights};
+        BlockContext block{.ctx = step.graph.context(),
+                           .hparams = &hparams,
+                           .weights = &weights,
+                           .products = &products_};
         ggml_tensor* x = nullptr;
         if (i == 0) {
             step.tokens = step.graph.input_i32(batch);

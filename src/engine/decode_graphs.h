@@ -6,12 +6,13 @@
 #include <vector>
 
 #include "model/graph.h"
+#include "model/step_products.h"
 
 namespace winnow {
 
 class DecodeGraphs {
   public:
-    DecodeGraphs(const Arch& arch, const Hparams& hparams, const Weights& weights, int batch,
+    DecodeGraphs(const Arch& arch, const Hparams& hparams, const WeightStore& store, int batch,
                  int threads);
 
     /// Embeds `tokens` [n] and computes layer 0's q [n][H][D], k, v [n][G][D].
@@ -31,6 +32,7 @@ class DecodeGraphs {
     };
     void read_qkv(const Step& step, float* q, float* k, float* v) const;
 
+    StepProducts products_;
     std::vector<Step> steps_;
     std::vector<float> hidden_;  // [n][E] between the graphs
     std::vector<std::int32_t> positions_;

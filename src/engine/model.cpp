@@ -47,7 +47,7 @@ DecodeGraphs& Model::Impl::graphs(int batch) const {
         }
         decode_graphs.emplace(
             decode_graphs.begin(), batch,
-            std::make_unique<DecodeGraphs>(*arch, hparams, weights->weights(), batch, threads));
+            std::make_unique<DecodeGraphs>(*arch, hparams, *weights, batch, threads));
     }
     return *decode_graphs.front().second;
 }

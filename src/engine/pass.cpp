@@ -7,6 +7,7 @@
 #include "engine/compress.h"
 #include "engine/question.h"
 #include "model/blocks.h"
+#include "model/step_products.h"
 #include "model/weights.h"
 
 namespace winnow {
@@ -41,6 +42,15 @@ struct Pass::ChunkGraphs {
         after.output(mixed);
     }
 };
+
+// A rule on the prompt, not on the chunk, so that results do not depend on the chunk size.
+std::unique_ptr<Products> Pass::make_products() {
+    const Model::Impl& m = session_.m();
+    if (count_ >= kProductTokens) {
+        return std::make_unique<PromptProducts>(*m.weights, m.threads, &session_.work);
+    }
+    return std::make_unique<StepProducts>(*m.weights, m.threads, count_, &session_.work);
+}
 
 void Pass::embed() {
     for (int first = 0; first < count_; first += chunk_) {
@@ -122,8 +132,7 @@ void Pass::run_chunks(int layer, LayerKv& kv) {
         const int rows = std::min(chunk_, count_ - first);
         if (sizes.empty() || sizes.back().rows != rows) {
             sizes.clear();
-            sizes.emplace_back(session_.m(), count_ >= kProductTokens ? &products_ : nullptr, layer,
-                               rows);
+            sizes.emplace_back(session_.m(), products_.get(), layer, rows);
             runner_.place({&sizes.back().before, &sizes.back().after});
         }
         const bool needed = !last || first + tail == count_;
@@ -256,8 +265,8 @@ void Pass::logits_of(int first, int count, float* logits) {
     Graph graph;
     ggml_tensor* x = graph.input_f32(h_.embedding, count);
     // Logits are compared: activations rounded to 8 bits would put a floor under the difference.
-    Products* products = count_ >= kProductTokens ? &products_ : nullptr;
-    ggml_tensor* out = output_head(session_.m().block(graph.context(), nullptr, products), x);
+    ggml_tensor* out =
+        output_head(session_.m().block(graph.context(), nullptr, products_.get()), x);
     graph.output(out);
     runner_.place({&graph});
     write_tensor(x, hidden_.data() + static_cast<std::size_t>(first) * h_.embedding);

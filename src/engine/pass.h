@@ -29,8 +29,7 @@ class Pass {
           k_(&session_.work, chunk_row(h_.kv_heads), "a chunk's keys"),
           v_(&session_.work, chunk_row(h_.kv_heads), "a chunk's values"),
           attended_(&session_.work, chunk_row(h_.query_heads), "a chunk's attention"),
-          products_(*session_.m().weights, count_ >= kProductTokens ? session_.m().threads : 0,
-                    &session_.work),
+          products_(make_products()),
           runner_(session_.m().threads, &session_.work),
           attention_(session_.m().threads, h_.head_dim, &session_.work),
           compress_ms_(sessions.size(), 0.0) {}
@@ -55,6 +54,7 @@ class Pass {
     std::size_t chunk_row(int heads) const {
         return static_cast<std::size_t>(chunk_) * heads * h_.head_dim;
     }
+    std::unique_ptr<Products> make_products();
     LayerKv open_layer(const LayerStore& store);
     void run_chunks(int layer, LayerKv& kv);
     void run_chunk(int layer, int first, ChunkGraphs& graphs, LayerKv& kv, bool attend, bool mix);
@@ -78,7 +78,7 @@ class Pass {
     Buffer<float> q_, k_, v_, attended_;
     Buffer<float> sums_;  // [H][stride] attention received, where the policy asks
     std::size_t sums_stride_ = 0;
-    Products products_;
+    std::unique_ptr<Products> products_;
     GraphRunner runner_;
     PrefillAttention attention_;
     std::vector<double> compress_ms_;  // per session

@@ -3,8 +3,8 @@
 //
 // A vector of 16-bit words takes 16 bytes of codes from each of several rows, one row per 128 bits.
 // Words hold their codes in a fixed pattern, of which shifts and masks make 8 codes of a row at
-// once, always every other one of 16; activations are stored in that order. A row's sums stay in its
-// 4 lanes, and its scales are spread over them.
+// once, always every other one of 16; activations are stored in that order. A row's sums stay in
+// its 4 lanes, and its scales are spread over them.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/row_products.cpp"
 #include <hwy/foreach_target.h>
@@ -87,9 +87,8 @@ HWY_INLINE hn::VFromD<D> FourHalves(D u16, const uint8_t* const* at, size_t offs
         return hn::BitCast(u16, hn::Set(u64, Read<uint64_t>(at[0] + offset)));
     } else if constexpr (HWY_MAX_LANES_D(D) <= 8) {
         const hn::Full128<uint64_t> u64;
-        return hn::ResizeBitCast(
-            u16, hn::Dup128VecFromValues(u64, Read<uint64_t>(at[0] + offset),
-                                         Read<uint64_t>(at[1] + offset)));
+        return hn::ResizeBitCast(u16, hn::Dup128VecFromValues(u64, Read<uint64_t>(at[0] + offset),
+                                                              Read<uint64_t>(at[1] + offset)));
     } else {
         const hn::Half<D> half;
         return hn::Combine(u16, FourHalves(half, at + HWY_MAX_LANES_D(D) / 8, offset),
@@ -117,25 +116,25 @@ HWY_INLINE Parts Nibbles(const uint8_t* const* at, size_t offset) {
 
 // Adds 16 where `words` has the bit of the code's place.
 HWY_INLINE V16 AddFifth(V16 codes, VU16 words, VU16 bit) {
-    const DU16 u16;
-    const auto fifth = hn::IfThenElseZero(hn::TestBit(words, bit), hn::Set(u16, 16));
-    return hn::Or(codes, hn::BitCast(D16(), fifth));
+    const D16 i16;
+    const auto seen = hn::RebindMask(i16, hn::TestBit(words, bit));
+    return hn::MaskedAddOr(codes, seen, codes, hn::Set(i16, 16));
 }
 
 HWY_INLINE VF ReadQ5(const uint8_t* const* at, size_t offset, Parts& parts) {
-    alignas(16) static constexpr uint16_t kEven[8] = {1, 4, 16, 64, 256, 1024, 4096, 16384};
+    alignas(16) static constexpr uint16_t kLow[8] = {1, 4, 16, 64, 256, 1024, 4096, 16384};
     const DU16 u16;
     const DF f;
-    const hn::RebindToUnsigned<D32> u32;
+    const D32 i32;
     const hn::Rebind<uint16_t, DF> four;
     const hn::Rebind<hwy::float16_t, DF> half;
-    const auto header = FourHalves(four, at, offset);
-    const auto wide = hn::PromoteTo(u32, header);
-    const auto twice = [&](auto x) HWY_ATTR {
-        return hn::BitCast(u16, hn::Or(x, hn::ShiftLeft<16>(x)));
-    };
-    const auto low = twice(hn::Broadcast<1>(wide)), high = twice(hn::Broadcast<2>(wide));
-    const auto even = hn::LoadDup128(u16, kEven), odd = hn::Add(even, even);
+    const auto header = FourHalves(four, at, offset);  // d, fifth bits low and high, two codes
+    // 16 bits in a row's 8 words each: pairs of the second and of the third number.
+    const auto pairs = hn::PromoteTo(hn::RebindToUnsigned<D32>(), header);
+    const auto twice = hn::BitCast(u16, hn::Or(pairs, hn::ShiftLeft<16>(pairs)));
+    const auto low = hn::BitCast(u16, hn::Broadcast<1>(hn::BitCast(i32, twice)));
+    const auto high = hn::BitCast(u16, hn::Broadcast<2>(hn::BitCast(i32, twice)));
+    const auto even = hn::LoadDup128(u16, kLow), odd = hn::Add(even, even);
     parts = Nibbles(at, offset + 6);
     parts.even0 = AddFifth(parts.even0, low, even);
     parts.odd0 = AddFifth(parts.odd0, low, odd);
@@ -271,8 +270,9 @@ HWY_INLINE void AddQ4K(const Job& job, const uint8_t* const* at, size_t offset, 
 template <int kNibble, int kBit>
 HWY_INLINE V16 SixBits(VU16 low, VU16 high) {
     const DU16 u16;
-    const auto bits = kBit >= 4 ? hn::ShiftRight<kBit >= 4 ? kBit - 4 : 0>(high)
-                                : hn::ShiftLeft<kBit < 4 ? 4 - kBit : 0>(high);
+    const auto bits = kBit >= 4 ? hn::ShiftRight < kBit >= 4 ? kBit - 4 : 0 > (high)
+                      : hn::ShiftLeft < kBit < 4 ? 4 - kBit
+                                                 : 0 > (high);
     const auto upper = hn::BitCast(D16(), hn::And(bits, hn::Set(u16, 0x30)));
     return hn::Sub(hn::Or(Nibble<kNibble>(low), upper), hn::Set(D16(), 32));
 }

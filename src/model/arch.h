@@ -56,7 +56,7 @@ struct BlockContext {
     const Hparams* hparams = nullptr;
     const Weights* weights = nullptr;
     ggml_tensor* positions = nullptr;    // i32 [n]
-    class Products* products = nullptr;  // large products of prefill; null: ggml's own
+    class Products* products = nullptr;  // null: ggml's own
 };
 
 struct Qkv {

@@ -36,6 +36,22 @@ class OneThread {
 #endif
 };
 
+void round_rows(ggml_tensor* out, int thread, int threads, void* /*userdata*/) {
+    const ggml_tensor* x = out->src[0];
+    for (int64_t t = thread; t < x->ne[1]; t += threads) {
+        const auto* row = reinterpret_cast<const float*>(static_cast<const char*>(x->data) +
+                                                         static_cast<std::size_t>(t) * x->nb[1]);
+        round_activations(row, static_cast<int>(x->ne[0]),
+                          static_cast<float*>(out->data) + t * out->ne[0]);
+    }
+}
+
+int panel_rows(int columns) {
+    return std::max(kMinPanelRows, static_cast<int>(kPanelFloats / columns) / 16 * 16);
+}
+
+}  // namespace
+
 // Types that are multiplied as 16-bit integers where that pays: one thread of an EPYC does 83 to 94
 // G multiply-adds/s on them, widening included, where floats cannot pass 57.
 std::optional<CodeType> code_type(ggml_type type) {
@@ -57,23 +73,22 @@ std::optional<CodeType> code_type(ggml_type type) {
     }
 }
 
-void round_rows(ggml_tensor* out, int thread, int threads, void* /*userdata*/) {
-    const ggml_tensor* x = out->src[0];
-    for (int64_t t = thread; t < x->ne[1]; t += threads) {
-        const auto* row = reinterpret_cast<const float*>(static_cast<const char*>(x->data) +
-                                                         static_cast<std::size_t>(t) * x->nb[1]);
-        round_activations(row, static_cast<int>(x->ne[0]),
-                          static_cast<float*>(out->data) + t * out->ne[0]);
-    }
+StoredCodes ProductJob::codes() const {
+    return {.type = *code_type(type),
+            .data = static_cast<const std::uint8_t*>(data),
+            .row_bytes = ggml_row_size(type, columns),
+            .columns = columns};
 }
 
-int panel_rows(int columns) {
-    return std::max(kMinPanelRows, static_cast<int>(kPanelFloats / columns) / 16 * 16);
+ProductJob product_job(Products* owner, const WeightStore& weights, const ggml_tensor* weight) {
+    return {.owner = owner,
+            .type = weight->type,
+            .data = weights.plain_data(weight),
+            .rows = static_cast<int>(weight->ne[1]),
+            .columns = static_cast<int>(weight->ne[0])};
 }
 
-}  // namespace
-
-Products::Products(const WeightStore& weights, int threads, MemoryMeter* meter)
+PromptProducts::PromptProducts(const WeightStore& weights, int threads, MemoryMeter* meter)
     : weights_(&weights) {
     for (const ggml_tensor* matrix : weights.matrices()) {
         const int columns = static_cast<int>(matrix->ne[0]);
@@ -83,12 +98,8 @@ Products::Products(const WeightStore& weights, int threads, MemoryMeter* meter)
     panels_ = Buffer<float>(meter, panel_floats_ * threads, "panels of weights");
 }
 
-ggml_tensor* Products::multiply(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* x) {
-    Job job{.owner = this,
-            .type = weight->type,
-            .data = weights_->plain_data(weight),
-            .rows = static_cast<int>(weight->ne[1]),
-            .columns = static_cast<int>(weight->ne[0])};
+ggml_tensor* PromptProducts::multiply(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* x) {
+    const ProductJob job = product_job(this, *weights_, weight);
     if (job.data == nullptr) {
         return nullptr;
     }
@@ -111,19 +122,17 @@ ggml_tensor* Products::multiply(ggml_context* ctx, ggml_tensor* weight, ggml_ten
     return nullptr;
 }
 
-float* Products::panel(int thread) const {
+float* PromptProducts::panel(int thread) const {
     // ggml may run with fewer threads than asked for, never with more than the scratch is for.
     return const_cast<float*>(panels_.data()) + panel_floats_ * static_cast<std::size_t>(thread);
 }
 
-void Products::run_codes(ggml_tensor* out, int thread, int threads, void* userdata) {
-    const Job& job = *static_cast<const Job*>(userdata);
+void PromptProducts::run_codes(ggml_tensor* out, int thread, int threads, void* userdata) {
+    const ProductJob& job = *static_cast<const ProductJob*>(userdata);
     const ggml_tensor* rounded = out->src[0];
-    const StoredCodes codes{.type = *code_type(job.type),
-                            .data = static_cast<const std::uint8_t*>(job.data),
-                            .row_bytes = ggml_row_size(job.type, job.columns),
-                            .columns = job.columns};
-    auto* scratch = reinterpret_cast<std::uint8_t*>(job.owner->panel(thread));
+    const StoredCodes codes = job.codes();
+    auto* scratch =
+        reinterpret_cast<std::uint8_t*>(static_cast<PromptProducts*>(job.owner)->panel(thread));
     const int step = strip_rows();  // less than a panel of floats: see panel_rows
     for (int first = thread * step; first < job.rows; first += threads * step) {
         multiply_strip(codes, first, static_cast<const float*>(rounded->data),
@@ -132,15 +141,15 @@ void Products::run_codes(ggml_tensor* out, int thread, int threads, void* userda
     }
 }
 
-void Products::run_floats(ggml_tensor* out, int thread, int threads, void* userdata) {
+void PromptProducts::run_floats(ggml_tensor* out, int thread, int threads, void* userdata) {
 #ifdef WINNOW_BLAS
-    const Job& job = *static_cast<const Job*>(userdata);
+    const ProductJob& job = *static_cast<const ProductJob*>(userdata);
     const OneThread here;
     const ggml_tensor* x = out->src[0];
     const int tokens = static_cast<int>(x->ne[1]);
     const int step = panel_rows(job.columns);
     const std::size_t row_bytes = ggml_row_size(job.type, job.columns);
-    float* panel = job.owner->panel(thread);
+    float* panel = static_cast<PromptProducts*>(job.owner)->panel(thread);
     for (int first = thread * step; first < job.rows; first += threads * step) {
         const int rows = std::min(step, job.rows - first);
         const auto* stored = static_cast<const std::uint8_t*>(job.data) + first * row_bytes;

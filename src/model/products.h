@@ -6,12 +6,38 @@
 #include <ggml.h>
 
 #include <deque>
+#include <optional>
 
 #include "core/memory.h"
+#include "kernels/code_products.h"
 
 namespace winnow {
 
 class WeightStore;
+
+/// Products that take the place of ggml's in a graph. Must outlive the graphs built with it.
+class Products {
+  public:
+    virtual ~Products() = default;
+    /// x W^T as a graph operation: weight [rows][columns], x [n][columns], gives [n][rows].
+    /// Null: ggml's own product does it.
+    virtual ggml_tensor* multiply(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* x) = 0;
+};
+
+/// A matrix that an operation multiplies with.
+struct ProductJob {
+    Products* owner;
+    ggml_type type;
+    const void* data;  // rows as stored in the file
+    int rows, columns;
+
+    StoredCodes codes() const;
+};
+/// The job of `weight`; data is null where its rows cannot be read as the file stores them.
+ProductJob product_job(Products* owner, const WeightStore& weights, const ggml_tensor* weight);
+
+/// How the integer products read a type, where they do.
+std::optional<CodeType> code_type(ggml_type type);
 
 /// Prompts of this many tokens and more use it; below, widening the weights would cost more than
 /// ggml's products on quantised activations. A rule on the prompt, not on the chunk, so that
@@ -19,30 +45,20 @@ class WeightStore;
 inline constexpr int kProductTokens = 32;
 
 /// One prefill's products. Panels are handed out in a fixed pattern and each is one thread's work,
-/// so results are the same for any thread count. Must outlive the
-/// graphs built with it.
-class Products {
+/// so results are the same for any thread count.
+class PromptProducts final : public Products {
   public:
     /// Scratch for `threads` threads, a panel each, counted by `meter`.
-    Products(const WeightStore& weights, int threads, MemoryMeter* meter);
-
-    /// x W^T as a graph operation: weight [rows][columns], x [n][columns], gives [n][rows].
-    /// Null where neither way is open: ggml's own product does it then.
-    ggml_tensor* multiply(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* x);
+    PromptProducts(const WeightStore& weights, int threads, MemoryMeter* meter);
+    ggml_tensor* multiply(ggml_context* ctx, ggml_tensor* weight, ggml_tensor* x) override;
 
   private:
-    struct Job {
-        const Products* owner;
-        ggml_type type;
-        const void* data;  // rows as stored in the file
-        int rows, columns;
-    };
     static void run_codes(ggml_tensor* out, int thread, int threads, void* userdata);
     static void run_floats(ggml_tensor* out, int thread, int threads, void* userdata);
     float* panel(int thread) const;
 
     const WeightStore* weights_;
-    std::deque<Job> jobs_;
+    std::deque<ProductJob> jobs_;
     Buffer<float> panels_;
     std::size_t panel_floats_ = 0;
 };
