@@ -200,6 +200,46 @@ TEST_F(Budget, APlanSaysWhatASessionDoes) {
     EXPECT_THROW(plan_cache(path_, within(2000), 600), Error);
 }
 
+// Equal bytes for comparisons: the largest cap of which a cache right after its prefill, without
+// room for growth, holds no more.
+TEST_F(Budget, EqualBytesAreThoseOfTheCacheAfterPrefill) {
+    for (const char* method : {"streamingllm", "h2o", "snapkv", "pyramidkv"}) {
+        for (const int nbits : {16, 4}) {
+            for (const int residual : {0, 32}) {
+                CacheOptions o;
+                o.method = method;
+                o.nbits = nbits;
+                o.residual_length = residual;
+                o.window_size = 8;
+                const std::uint64_t bytes = full_bytes(500) / 3;
+                const auto held = [&](const CacheOptions& options) {
+                    Session session(model_, options);
+                    session.impl().plan.memory.exact_room = true;
+                    session.prefill(prompt(500));
+                    const CacheStats stats = session.stats();
+                    std::uint64_t used = stats.policy_bytes;
+                    for (const PrecisionStats& at : stats.precisions) {
+                        used += at.bytes;
+                    }
+                    for (const double kept : stats.kept) {
+                        used += static_cast<std::uint64_t>(kept) * 2 * sizeof(std::int32_t);
+                    }
+                    EXPECT_NEAR(static_cast<double>(used),
+                                static_cast<double>(bytes_after_prefill(
+                                    session.impl().plan, model_->impl().hparams, 500)),
+                                0.01 * static_cast<double>(bytes))
+                        << method << " " << nbits << " " << residual;
+                    return used;
+                };
+                CacheOptions fitted = plan_equal_bytes(*model_, o, 500, bytes);
+                EXPECT_LE(static_cast<double>(held(fitted)), 1.01 * static_cast<double>(bytes));
+                fitted.max_capacity_prompts += 34;  // a group more
+                EXPECT_GT(held(fitted), bytes);
+            }
+        }
+    }
+}
+
 TEST_F(Budget, TheGuardRaisesItUpToItsLimit) {
     CacheOptions o = within(full_bytes(600) / 12);
     Session plain(model_, o);

@@ -96,6 +96,25 @@ TEST_F(Eval, SweepsExpandAndControlsAreAdded) {
                                         "random-128-16-w8", "random-128-16-w16"}));
 }
 
+TEST_F(Eval, EqualBytesAreFoundForEveryPrompt) {
+    const auto list = configs("method=mixed,snapkv; budget=1/4,20000; window-size=8", {});
+    EXPECT_EQ(ids(list),
+              (std::vector<std::string>{"full-16", "mixed-b1:4", "mixed-b20000", "snapkv-b1:4-16",
+                                        "snapkv-b20000-16", "random-b1:4-16", "random-b20000-16"}));
+    int before = 0;
+    for (const int tokens : {300, 600}) {
+        const auto fitted = fit_budgets(list, *model_, tokens);
+        EXPECT_EQ(options_json(fitted[0].options), options_json(list[0].options));
+        const auto full = model_->info().full_cache_bytes(static_cast<std::uint64_t>(tokens));
+        EXPECT_EQ(fitted[1].options.kv_budget, std::to_string(full / 4));
+        EXPECT_EQ(fitted[2].options.kv_budget, "20000");
+        EXPECT_TRUE(fitted[3].options.kv_budget.empty());
+        EXPECT_GT(fitted[3].options.max_capacity_prompts, before);
+        before = fitted[3].options.max_capacity_prompts;
+        EXPECT_LT(before, tokens / 4);  // positions and the ring of queries count
+    }
+}
+
 TEST_F(Eval, TheNeedleChoosesWindowsWhereTheUserDidNot) {
     Settings paper;
     paper.mode = "paper";
@@ -118,6 +137,8 @@ TEST_F(Eval, BadSweepsAreNamed) {
     EXPECT_NE(bad("cap=12x").find("'cap=12x'"), std::string::npos);
     EXPECT_NE(bad("cap=1,,2").find("value is missing"), std::string::npos);
     EXPECT_NE(bad("cap=3/2").find("share of the prompt"), std::string::npos);
+    EXPECT_NE(bad("budget=0/2").find("share of the prompt"), std::string::npos);
+    EXPECT_NE(bad("budget=12x").find("12x"), std::string::npos);
     EXPECT_NE(bad("cap").find("key=value"), std::string::npos);
     EXPECT_NE(bad(" ; ").find("--sweep is empty"), std::string::npos);
     EXPECT_NE(message_of([&] { read_sweep_file("/nowhere/at/all", {}); }).find("/nowhere/at/all"),

@@ -40,6 +40,14 @@ struct CachePlan {
 /// as Model::load and Session do. Without kv_budget the plan is of the cap as it is given.
 WINNOW_API CachePlan plan_cache(const std::string& path, const CacheOptions& cache, int context);
 
+/// `cache` with the largest cap whose cache of a prompt of `tokens` tokens, right after its
+/// prefill, takes at most `bytes`: codes, scales, positions, the f16 tail as far as it is filled,
+/// rings and sums. Unlike kv_budget it leaves no room for an answer and lets it grow: for comparing
+/// methods. For `mixed` it sets kv_budget. Throws a usage Error naming the smallest where nothing
+/// fits.
+WINNOW_API CacheOptions plan_equal_bytes(const Model& model, const CacheOptions& cache, int tokens,
+                                         std::uint64_t bytes);
+
 /// Bytes written as "24MiB", "1.5 GB" or "65536"; throws a usage Error that names `flag`.
 WINNOW_API std::uint64_t parse_byte_count(const std::string& flag, const std::string& text);
 

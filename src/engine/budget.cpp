@@ -139,6 +139,38 @@ double least_mixed_bytes(const Plan& plan, const Hparams& h, int layer, int pinn
            h.kv_heads * (plan.params.window_size + pinned) * row;
 }
 
+std::uint64_t bytes_after_prefill(const Plan& plan, const Hparams& h, int tokens) {
+    std::uint64_t total = 0;
+    for (int layer = 0; layer < h.layers; ++layer) {
+        const SpanLayout& layout = plan.layers[layer].layout;
+        const FormatSpec& spec = layout.spec;
+        const int kept = std::min(tokens, plan.budget(layer, tokens, tokens));
+        const int over = kept - layout.head_tokens - layout.residual_length;
+        const int group = std::max(1, spec.group_size);
+        const int packed = layout.tail_capacity() + layout.head_tokens < kept && over > 0
+                               ? over / group * group
+                               : 0;
+        std::uint64_t head = 4ULL * (kept - packed) * spec.head_dim;
+        head += kept < tokens ? 4ULL * kept : 0;
+        if (packed > 0) {
+            head += spec.format->bytes(spec, Side::key, packed) +
+                    spec.format->bytes(spec, Side::value, packed);
+        }
+        total += head * h.kv_heads;
+        if (spec.format->side_floats != nullptr) {
+            total += 4ULL * spec.format->side_floats(spec) *
+                     (spec.format->side_per_head ? h.kv_heads : 1);
+        }
+        if (plan.memory.column_sums) {
+            total += 4ULL * (plan.memory.one_row ? h.kv_heads : h.query_heads) * kept;
+        }
+        if (plan.memory.window > 0 && !plan.memory.release_ring) {
+            total += 2ULL * plan.memory.window * h.query_heads * h.head_dim;
+        }
+    }
+    return total;
+}
+
 void plan_mixed(Plan& plan, const Hparams& h, std::uint64_t bytes) {
     std::vector<double> shares = plan.mixed.shares;
     if (shares.empty()) {

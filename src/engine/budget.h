@@ -20,6 +20,10 @@ std::uint64_t worst_layer_bytes(const Plan& plan, const Hparams& hparams, int la
 /// The same over all layers, for prompts of any length.
 std::uint64_t worst_bytes(const Plan& plan, const Hparams& hparams);
 
+/// What a cache of a prompt of `tokens` tokens takes right after its prefill; room that is reserved
+/// for an answer is not counted.
+std::uint64_t bytes_after_prefill(const Plan& plan, const Hparams& hparams, int tokens);
+
 /// `mixed`: bytes that one more token of all kv heads needs in a layer, with room for its running
 /// sum.
 std::size_t mixed_token_bytes(const Hparams& hparams);

@@ -2,49 +2,53 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 #include <span>
 
 #include "core/rope.h"
 #include "core/threads.h"
+#include "engine/query_scan.h"
 #include "kernels/dense.h"
 
 namespace winnow {
 
 namespace {
 
-constexpr int kQueriesAtOnce = 8;
-constexpr int kBlockTokens = 512;  // a multiple of kColumnBlock
 constexpr int kSampleTokens = 48;
 constexpr int kSampleQueries = 8;
 
-int padded(int n) {
-    return (n + kColumnBlock - 1) / kColumnBlock * kColumnBlock;
+float squared_length(const float* x, int n) {
+    float sum = 0.0F;
+    for (int i = 0; i < n; ++i) {
+        sum += x[i] * x[i];
+    }
+    return sum;
 }
 
-/// One head's rows in the layouts the products want.
-struct Rows {
-    int tokens, dims, columns, width;
-    std::vector<float> kt, vt;  // [D][columns]
-    std::vector<float> v;       // [T][width]
-    std::vector<float> square;  // [T] |v|^2
+// All observing queries' softmax and the outputs that they lead to.
+struct Outputs {
+    std::vector<RunningSoftmax> softmax;  // [rows]
+    std::vector<float> o;                 // [rows][width]
 
-    Rows(const LayerKv::Head& head, int d)
-        : tokens(head.tokens), dims(d), columns(padded(tokens)), width(padded(d)) {
-        const auto size = static_cast<std::size_t>(columns) * d;
-        kt.resize(size);
-        vt.resize(size);
-        widen_transposed(head.k, tokens, d, kt.data(), columns);
-        widen_transposed(head.v, tokens, d, vt.data(), columns);
-        v.resize(static_cast<std::size_t>(tokens) * width, 0.0F);
-        square.resize(tokens, 0.0F);
-        for (int t = 0; t < tokens; ++t) {
-            float* row = v.data() + static_cast<std::size_t>(t) * width;
-            widen(head.v + static_cast<std::size_t>(t) * d, row, static_cast<std::size_t>(d));
-            for (int i = 0; i < d; ++i) {
-                square[t] += row[i] * row[i];
+    explicit Outputs(QueryScan& scan)
+        : softmax(static_cast<std::size_t>(scan.rows())),
+          o(static_cast<std::size_t>(scan.rows()) * scan.width()) {
+        const std::size_t width = scan.width();
+        scan.run([&](const ScanBlock& block) {
+            float* out = o.data() + block.row * width;
+            for (int i = 0; i < block.rows; ++i) {
+                float* row = block.scores + i * block.columns;
+                const int visible = block.visible(i);
+                const double shrink = softmax[block.row + i].add(row, visible);
+                std::fill(row + visible, row + block.columns, 0.0F);
+                scale_by(out + i * width, static_cast<int>(width), static_cast<float>(shrink));
             }
+            multiply(block.scores, block.columns, scan.values(), width, out, width, block.rows,
+                     static_cast<int>(width), block.count, true);
+        });
+        for (int i = 0; i < scan.rows(); ++i) {
+            scale_by(o.data() + i * width, static_cast<int>(width),
+                     static_cast<float>(1.0 / softmax[i].total));
         }
     }
 };
@@ -52,129 +56,76 @@ struct Rows {
 }  // namespace
 
 TokenLoss observe_head(const Session::Impl& session, const LayerView& view, int g) {
-    const Hparams& h = session.hparams();
-    const int d = h.head_dim, group = h.query_heads / h.kv_heads;
-    const Rows rows(view.kv->head(g), d);
-    const int tokens = rows.tokens;
-    const float scale = 1.0F / std::sqrt(static_cast<float>(d));
+    QueryScan scan(session, view, g);
+    const int d = scan.dims(), tokens = scan.tokens();
+    const std::size_t width = scan.width();
     TokenLoss loss;
     loss.weight.resize(tokens, 0.0F);
     loss.drop.resize(tokens, 0.0F);
     loss.mass.resize(tokens, 0.0F);
-    const int most = kQueriesAtOnce * group;
-    std::vector<float> q(static_cast<std::size_t>(most) * d);
-    std::vector<float> a(static_cast<std::size_t>(most) * rows.columns), vo(a.size());
-    std::vector<float> o(static_cast<std::size_t>(most) * rows.width);
-    for (int first = 0; first < view.window; first += kQueriesAtOnce) {
-        const int queries = std::min(kQueriesAtOnce, view.window - first);
-        const int m = queries * group;
-        for (int i = 0; i < queries; ++i) {
-            const float* from =
-                view.window_queries.data() +
-                (static_cast<std::size_t>(first + i) * h.query_heads + g * group) * d;
-            std::copy_n(from, static_cast<std::size_t>(group) * d,
-                        q.data() + static_cast<std::size_t>(i) * group * d);
-        }
-        scale_by(q.data(), m * d, scale);
-        const auto columns = static_cast<std::size_t>(rows.columns);
-        multiply(q.data(), d, rows.kt.data(), columns, a.data(), columns, m, rows.columns, d,
-                 false);
-        for (int i = 0; i < m; ++i) {
-            float* row = a.data() + i * columns;
-            const int visible = tokens - view.window + first + i / group + 1;
-            const float total = exp_and_sum(row, visible, max_of(row, visible));
-            std::fill(row + visible, row + columns, 0.0F);
-            scale_by(row, visible, 1.0F / total);
-        }
-        const auto width = static_cast<std::size_t>(rows.width);
-        multiply(a.data(), columns, rows.v.data(), width, o.data(), width, m, rows.width, tokens,
-                 false);
-        multiply(o.data(), width, rows.vt.data(), columns, vo.data(), columns, m, rows.columns, d,
-                 false);
-        for (int i = 0; i < m; ++i) {
-            float length = 0.0F;
-            for (int c = 0; c < d; ++c) {
-                length += o[i * width + c] * o[i * width + c];
-            }
-            loss.output += static_cast<double>(length);
-            const float* weights = a.data() + i * columns;
-            const float* product = vo.data() + i * columns;
-            for (int t = 0; t < tokens; ++t) {
-                const float square = weights[t] * weights[t];
-                const float away = rows.square[t] - 2.0F * product[t] + length;
-                loss.mass[t] += weights[t];
-                loss.weight[t] += square;
-                loss.drop[t] += square * std::max(away, 0.0F);
-            }
-        }
+    if (scan.rows() == 0) {
+        return loss;
     }
+    const Outputs outputs(scan);
+    std::vector<float> square(static_cast<std::size_t>(tokens)), vo;
+    scan.run([&](const ScanBlock& block) {
+        if (block.row == 0) {
+            for (int t = 0; t < block.count; ++t) {
+                square[block.first + t] = squared_length(scan.values() + t * width, d);
+            }
+        }
+        const float* o = outputs.o.data() + block.row * width;
+        vo.resize(block.rows * block.columns);
+        multiply(o, width, scan.values_transposed(), block.columns, vo.data(), block.columns,
+                 block.rows, static_cast<int>(block.columns), d, false);
+        for (int i = 0; i < block.rows; ++i) {
+            const RunningSoftmax& softmax = outputs.softmax[block.row + i];
+            const float length = squared_length(o + i * width, d);
+            float* weights = block.scores + i * block.columns;
+            const int visible = block.visible(i);
+            exp_and_sum(weights, visible, softmax.best);
+            scale_by(weights, visible, static_cast<float>(1.0 / softmax.total));
+            const float* product = vo.data() + i * block.columns;
+            for (int j = 0; j < visible; ++j) {
+                const int t = block.first + j;
+                const float squared = weights[j] * weights[j];
+                const float away = square[t] - 2.0F * product[j] + length;
+                loss.mass[t] += weights[j];
+                loss.weight[t] += squared;
+                loss.drop[t] += squared * std::max(away, 0.0F);
+            }
+        }
+    });
     return loss;
 }
 
 namespace {
 
-// One observing query's softmax as it grows block by block.
-struct RunningMass {
-    float best = -std::numeric_limits<float>::infinity();
-    double total = 0.0, held = 0.0;
-
-    // `scores` [visible] are overwritten; `kept` are the block's kept tokens, from its first on.
-    void add(float* scores, int visible, std::span<const std::int32_t> kept, int first) {
-        const float top = std::max(best, max_of(scores, visible));
-        const double shrink = std::exp(static_cast<double>(best) - static_cast<double>(top));
-        total = total * shrink + static_cast<double>(exp_and_sum(scores, visible, top));
-        held *= shrink;
-        for (const std::int32_t t : kept) {
-            if (t - first < visible) {
-                held += static_cast<double>(scores[t - first]);
-            }
-        }
-        best = top;
-    }
-};
-
-// The share of the observing queries' softmax that head g's kept tokens hold. Keys are widened a
-// block at a time, so the memory does not grow with the prompt.
+// The share of the observing queries' softmax that head g's kept tokens hold.
 double held_mass(const Session::Impl& session, const LayerView& view, int g,
                  std::span<const std::int32_t> kept) {
-    const Hparams& h = session.hparams();
-    const int d = h.head_dim, group = h.query_heads / h.kv_heads;
-    const LayerKv::Head& head = view.kv->head(g);
-    const int most = kQueriesAtOnce * group;
-    std::vector<float> q(static_cast<std::size_t>(view.window) * group * d);
-    std::vector<float> keys(static_cast<std::size_t>(d) * kBlockTokens);
-    std::vector<float> scores(static_cast<std::size_t>(most) * kBlockTokens);
-    std::vector<RunningMass> rows(static_cast<std::size_t>(view.window) * group);
-    for (int i = 0; i < view.window; ++i) {
-        const std::size_t from = (static_cast<std::size_t>(i) * h.query_heads + g * group) * d;
-        std::copy_n(view.window_queries.data() + from, static_cast<std::size_t>(group) * d,
-                    q.data() + static_cast<std::size_t>(i) * group * d);
-    }
-    scale_by(q.data(), static_cast<int>(q.size()), 1.0F / std::sqrt(static_cast<float>(d)));
-    auto next = kept.begin();
-    for (int first = 0; first < head.tokens; first += kBlockTokens) {
-        const int count = std::min(kBlockTokens, head.tokens - first);
-        const auto columns = static_cast<std::size_t>(padded(count));
-        widen_transposed(head.k + static_cast<std::size_t>(first) * d, count, d, keys.data(),
-                         padded(count));
-        const auto here = next;
-        next = std::lower_bound(next, kept.end(), first + count);
-        for (int row = 0; row < static_cast<int>(rows.size()); row += most) {
-            const int m = std::min(most, static_cast<int>(rows.size()) - row);
-            multiply(q.data() + static_cast<std::size_t>(row) * d, d, keys.data(), columns,
-                     scores.data(), columns, m, padded(count), d, false);
-            for (int i = 0; i < m; ++i) {
-                const int seen = head.tokens - view.window + (row + i) / group + 1 - first;
-                if (seen > 0) {
-                    rows[row + i].add(scores.data() + i * columns, std::min(seen, count),
-                                      {here, next}, first);
-                }
+    QueryScan scan(session, view, g);
+    std::vector<RunningSoftmax> rows(static_cast<std::size_t>(scan.rows()));
+    std::vector<double> held(rows.size(), 0.0);
+    auto here = kept.begin(), next = here;
+    scan.run([&](const ScanBlock& block) {
+        if (block.row == 0) {
+            here = next;
+            next = std::lower_bound(next, kept.end(), block.first + block.count);
+        }
+        for (int i = 0; i < block.rows; ++i) {
+            float* scores = block.scores + i * block.columns;
+            const int visible = block.visible(i);
+            double& sum = held[block.row + i];
+            sum *= rows[block.row + i].add(scores, visible);
+            for (auto at = here; at != next && *at - block.first < visible; ++at) {
+                sum += static_cast<double>(scores[*at - block.first]);
             }
         }
-    }
+    });
     double sum = 0.0;
-    for (const RunningMass& row : rows) {
-        sum += row.held / row.total;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        sum += held[i] / rows[i].total;
     }
     return sum / static_cast<double>(rows.size());
 }

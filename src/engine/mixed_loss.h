@@ -14,7 +14,6 @@ struct TokenLoss {
     std::vector<float> weight;  ///< [T] sum of a^2: a value wrong by e costs weight * |e|^2
     std::vector<float> drop;    ///< [T] sum of a^2 |v - o|^2: what dropping the token costs
     std::vector<float> mass;    ///< [T] sum of a, the attention received
-    double output = 0.0;        ///< sum of |o|^2, to compare layers by
 };
 
 /// What `window` observing queries of `view` say about head g's tokens. Queries of the window see

@@ -260,7 +260,7 @@ FormatSpec exact_spec(int head_dim) {
 void add_mixed(Plan& plan, const Hparams& h) {
     const CacheOptions& o = plan.options;
     if (o.nbits_k == 0) {
-        plan.mixed.tiers = {{8, 4}, {4, 3}, {3, 2}, {2, 2}};  // keys need more than values
+        plan.mixed.tiers = {{8, 8}, {4, 4}, {3, 2}, {2, 2}};
     } else if (o.nbits_k != 16 || o.nbits_v != 16) {
         plan.mixed.tiers = {{o.nbits_k, o.nbits_v}};
     }

@@ -20,13 +20,22 @@ struct LayerPlan {
     double cap_factor = 1.0;       ///< tokens this layer keeps per token of the cap (layerquant)
 };
 
+/// How mixed weighs what storing a token costs against dropping it. Found by the KL to the full
+/// cache at 1/32 and 1/8 of its bytes (SmolLM2): an error of storage is independent from token to
+/// token and averages out, one of dropping does not.
+struct MixedSettings {
+    double score_error = 0.1;  ///< factor of the error of K's scores
+    double value_error = 0.3;  ///< factor of the error of V
+};
+
 /// The method mixed: what each layer may take, and the precisions below f16.
 struct MixedPlan {
     std::vector<double> shares;                ///< [L] relative bytes per layer; empty: all alike
     std::vector<double> layer_bytes;           ///< [L] cache and policy together
     std::vector<std::pair<int, int>> tiers{};  ///< bits of K and V, most first
-    bool raised = false;                       ///< guard has raised them
-    double most = 1.0;                         ///< what guard may multiply layer_bytes by
+    MixedSettings settings{};
+    bool raised = false;  ///< guard has raised them
+    double most = 1.0;    ///< what guard may multiply layer_bytes by
 };
 
 /// What the options mean for a model. Copied into each session.

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "engine/budget.h"
+#include "engine/model_impl.h"
 #include "gguf/checks.h"
 #include "gguf/precheck.h"
 #include "model/arch.h"
@@ -96,6 +97,29 @@ CachePlan plan_cache(const std::string& path, const CacheOptions& cache, int con
                        4U * chunk * (2U * h.query_heads + 2U * h.kv_heads) * h.head_dim +
                        4U * chunk * (3U * h.feed_forward + 4U * h.embedding);
     return out;
+}
+
+CacheOptions plan_equal_bytes(const Model& model, const CacheOptions& cache, int tokens,
+                              std::uint64_t bytes) {
+    CacheOptions with = cache;
+    if (cache.method == "mixed") {
+        with.max_capacity_prompts = 0;
+        with.kv_budget = std::to_string(bytes);
+        return with;
+    }
+    const Hparams& h = model.impl().hparams;
+    const auto at = [&](int cap) {
+        with.max_capacity_prompts_ratio = 0.0;
+        with.max_capacity_prompts = cap;
+        return bytes_after_prefill(make_plan(with, h, model.impl().rope), h, tokens);
+    };
+    int low = std::max(1, cache.n_sink + cache.window_size), high = std::max(low, tokens) + 1;
+    while (high - low > 1) {
+        const int middle = low + (high - low) / 2;
+        (at(middle) <= bytes ? low : high) = middle;
+    }
+    at(low);
+    return with;
 }
 
 std::uint64_t parse_byte_count(const std::string& flag, const std::string& text) {

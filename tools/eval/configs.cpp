@@ -1,9 +1,11 @@
 // From raw options to named configurations.
 #include <winnow/error.h>
+#include <winnow/plan.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <map>
 #include <set>
 
@@ -40,10 +42,14 @@ std::string quant_part(const CacheOptions& o) {
                : o.quant_method + "k" + std::to_string(o.nbits_k) + "v" + std::to_string(o.nbits_v);
 }
 
-std::string base_id(const CacheOptions& o) {
-    const std::string budget = is_full(o) ? "" : cap_part(o) + "-";
-    return (is_full(o) ? "full" : o.method) + "-" + budget + quant_part(o) +
-           (o.question_hidden ? "-hidden" : "");
+std::string base_id(const CacheOptions& o, std::string budget) {
+    const std::string hidden = o.question_hidden ? "-hidden" : "";
+    std::replace(budget.begin(), budget.end(), '/', ':');
+    budget = is_full(o) ? "" : (budget.empty() ? cap_part(o) : "b" + budget) + "-";
+    if (o.method == "mixed" && o.nbits_k == 0) {  // it chooses the bits
+        return "mixed-" + budget.substr(0, budget.size() - 1) + hidden;
+    }
+    return (is_full(o) ? "full" : o.method) + "-" + budget + quant_part(o) + hidden;
 }
 
 // "w32" for window_size 32; other settings by their own names.
@@ -100,6 +106,16 @@ void add_controls(std::vector<CacheOptions>& options) {
     options.insert(options.end(), random.begin(), random.end());
 }
 
+// A sweep's budget, out of kv_budget.
+std::string take_budget(CacheOptions& o) {
+    if (!o.kv_budget.starts_with(kEqualBytes)) {
+        return "";
+    }
+    const std::string budget = is_full(o) ? "" : o.kv_budget.substr(std::strlen(kEqualBytes));
+    o.kv_budget.clear();
+    return budget;
+}
+
 CacheOptions filled(const CacheOptions& options, const std::shared_ptr<const Model>& model) {
     CacheOptions o = Session(model, options).options();
     // At 16 bits every format is plain rows.
@@ -139,13 +155,34 @@ std::vector<Config> make_configs(std::vector<CacheOptions> options, const Suite&
         if (suite.adjust != nullptr) {
             suite.adjust(settings, raw);
         }
+        const std::string budget = take_budget(raw);
         const CacheOptions o = filled(raw, model);
-        if (seen.insert(options_json(o).dump()).second) {
-            configs.push_back({.id = base_id(o), .options = o});
+        if (seen.insert(budget + options_json(o).dump()).second) {
+            configs.push_back({.id = base_id(o, budget), .options = o, .budget = budget});
         }
     }
     tell_apart(configs);
     return configs;
+}
+
+std::vector<Config> fit_budgets(const std::vector<Config>& configs, const Model& model,
+                                int tokens) {
+    const auto full =
+        static_cast<double>(model.info().full_cache_bytes(static_cast<std::uint64_t>(tokens)));
+    std::vector<Config> fitted = configs;
+    for (Config& config : fitted) {
+        if (config.budget.empty()) {
+            continue;
+        }
+        const std::size_t slash = config.budget.find('/');
+        const std::uint64_t bytes =
+            slash == std::string::npos
+                ? parse_byte_count("sweep", config.budget)
+                : static_cast<std::uint64_t>(full * std::stod(config.budget) /
+                                             std::stod(config.budget.substr(slash + 1)));
+        config.options = plan_equal_bytes(model, config.options, tokens, bytes);
+    }
+    return fitted;
 }
 
 }  // namespace winnow::eval

@@ -59,6 +59,9 @@ OrderedJson describe_run(const Suite& suite, const Settings& settings, const Pro
     OrderedJson list = OrderedJson::array();
     for (const Config& config : configs) {
         list.push_back({{"id", config.id}, {"options", options_json(config.options)}});
+        if (!config.budget.empty()) {
+            list.back()["budget"] = config.budget;
+        }
     }
     OrderedJson run{
         {"schema", 1},
@@ -155,10 +158,12 @@ void run_suite(const std::shared_ptr<const Model>& model, const OrderedJson& run
             return !status || status(at);
         };
         at.finished_prompt = false;
-        const std::vector<Outcome> outcomes = run_prompt(model, configs, prompt, settled, tell);
+        const std::vector<Config> fitted =
+            fit_budgets(configs, *model, static_cast<int>(prompt.tokens.size()));
+        const std::vector<Outcome> outcomes = run_prompt(model, fitted, prompt, settled, tell);
         std::vector<OrderedJson> lines;
         for (std::size_t c = 0; c < configs.size(); ++c) {
-            lines.push_back(result_line(run, prompt, configs[c], outcomes[c], prompts));
+            lines.push_back(result_line(run, prompt, fitted[c], outcomes[c], prompts));
         }
         file.append(prompt.id, lines);
         clock.finish(weight(i));

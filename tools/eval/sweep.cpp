@@ -1,6 +1,7 @@
 #include "eval/sweep.h"
 
 #include <winnow/error.h>
+#include <winnow/plan.h>
 
 #include <algorithm>
 #include <charconv>
@@ -55,6 +56,18 @@ T parse_number(const std::string& part, const std::string& text) {
 
 using Edit = std::function<void(CacheOptions&)>;
 
+double parse_share(const std::string& part, const std::string& value) {
+    const std::size_t slash = value.find('/');
+    const double ratio = slash == std::string::npos
+                             ? parse_number<double>(part, value)
+                             : parse_number<double>(part, value.substr(0, slash)) /
+                                   parse_number<double>(part, value.substr(slash + 1));
+    if (!(ratio > 0.0 && ratio <= 1.0)) {
+        throw bad(part, "a share of the prompt is above 0 and at most 1.");
+    }
+    return ratio;
+}
+
 // "512", "0.25" or "1/16".
 Edit parse_cap(const std::string& part, const std::string& value) {
     const std::size_t slash = value.find('/');
@@ -65,20 +78,21 @@ Edit parse_cap(const std::string& part, const std::string& value) {
             o.max_capacity_prompts_ratio = 0.0;
         };
     }
-    double ratio = 0.0;
-    if (slash == std::string::npos) {
-        ratio = parse_number<double>(part, value);
-    } else {
-        ratio = parse_number<double>(part, value.substr(0, slash)) /
-                parse_number<double>(part, value.substr(slash + 1));
-    }
-    if (!(ratio > 0.0 && ratio <= 1.0)) {
-        throw bad(part, "a share of the prompt is above 0 and at most 1.");
-    }
+    const double ratio = parse_share(part, value);
     return [ratio](CacheOptions& o) {
         o.max_capacity_prompts = 0;
         o.max_capacity_prompts_ratio = ratio;
     };
+}
+
+// "1/16" of the prompt's full cache, or bytes: the same for every method.
+Edit parse_budget(const std::string& part, const std::string& value) {
+    if (value.find('/') != std::string::npos) {
+        parse_share(part, value);
+    } else {
+        parse_byte_count("sweep", value);
+    }
+    return [value](CacheOptions& o) { o.kv_budget = kEqualBytes + value; };
 }
 
 void set_bits(CacheOptions& o, const std::string& format, int k, int v) {
@@ -160,7 +174,7 @@ bool set_option(CacheOptions& o, const std::string& part, const std::string& key
 }
 
 std::vector<std::string> known_keys() {
-    std::vector<std::string> keys{"cap", "quant"};
+    std::vector<std::string> keys{"budget", "cap", "quant"};
     CacheOptions o;
     visit_cache_options(o, [&](const char* name, auto&, const char*) { keys.emplace_back(name); });
     return keys;
@@ -180,7 +194,7 @@ std::vector<Edit> parse_clause(const std::string& part) {
         return parse_quants(part, values);
     }
     std::vector<Edit> edits;
-    std::vector<std::string> methods{"layerquant", "fullkv"};
+    std::vector<std::string> methods{"layerquant", "fullkv", "mixed"};
     for (const MethodInfo& policy : policy_list()) {
         methods.push_back(policy.name);
     }
@@ -188,6 +202,8 @@ std::vector<Edit> parse_clause(const std::string& part) {
         CacheOptions scratch;
         if (key == "cap") {
             edits.push_back(parse_cap(part, value));
+        } else if (key == "budget") {
+            edits.push_back(parse_budget(part, value));
         } else if (key == "method") {
             const std::string name = lower(value);
             if (std::find(methods.begin(), methods.end(), name) == methods.end()) {
