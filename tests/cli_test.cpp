@@ -121,13 +121,6 @@ TEST_F(Cli, UnknownNamesGetTheNearest) {
     expect_error(with_model("run", {"-p", "hi", "--quant_metod", "kivi"}), 2, "--quant-method");
 }
 
-TEST_F(Cli, FlagsOfLlamaCppAreAnswered) {
-    expect_error(with_model("run", {"-ctk", "q8_0"}), 2, "--nbits-k");
-    expect_error(with_model("run", {"-ctv", "q8_0"}), 2, "--nbits-v");
-    expect_error(with_model("run", {"-fa"}), 2, "--quant-method");
-    expect_error(with_model("run", {"-ngl", "99"}), 2, "-t");
-}
-
 TEST_F(Cli, MissingFilesModelsAndPromptsExitWith1) {
     expect_error(run({"run", "-m", "/no/such.gguf", "-p", "hi"}), 1, "/no/such.gguf");
     expect_error(run({"info", "-m", file("bad.gguf", "GGUF, but not really")}), 1, "bad.gguf");

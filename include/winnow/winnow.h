@@ -34,6 +34,10 @@ WINNOW_API void set_log_callback(LogCallback callback);
 
 struct LoadOptions {
     int threads = 0;  ///< threads of all computation; 0: one per physical core
+    /// Where above 0: tokens of a prompt that a session with `cache` will hold. Throws a failure
+    /// Error before weights are read where they and that cache would not fit in free memory.
+    int least_tokens = 0;
+    CacheOptions cache{};
 };
 
 /// A model's shape, read from the GGUF.

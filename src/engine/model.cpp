@@ -75,6 +75,7 @@ std::shared_ptr<const Model> Model::load(const std::string& path, const LoadOpti
     gguf::refuse_unsupported(*impl->file);
     impl->arch = &find_arch(*impl->file);
     impl->hparams = read_hparams(*impl->file, *impl->arch);
+    require_memory(*impl->file, impl->hparams, options);
     impl->rope = std::make_shared<RopeTable>(impl->hparams.rope);
     init_llama();
     impl->weights = std::make_unique<WeightStore>(impl->file, *impl->arch, impl->hparams);

@@ -49,4 +49,8 @@ struct Model::Impl {
     DecodeAttention& decode_attention() const;
 };
 
+/// Throws a failure Error naming the file where its weights and the cache that `options` announce
+/// would not fit in free memory.
+void require_memory(const gguf::File& file, const Hparams& hparams, const LoadOptions& options);
+
 }  // namespace winnow

@@ -7,6 +7,7 @@
 #include "gguf/precheck.h"
 #include "model/arch.h"
 #include "model/read_hparams.h"
+#include "model/weights.h"
 #include "winnow/error.h"
 #include "winnow/plan.h"
 
@@ -64,21 +65,10 @@ void plan_layer(const Plan& plan, const Hparams& h, int layer, CachePlan& out) {
     row.bytes = worst_layer_bytes(plan, h, layer, budget);
 }
 
-}  // namespace
-
-CachePlan plan_cache(const std::string& path, const CacheOptions& cache, int context) {
-    const gguf::File file = gguf::File::open(path);
-    gguf::refuse_unsupported(file);
-    const Arch& arch = find_arch(file);
-    const Hparams h = read_hparams(file, arch);
-    if (context < 1) {
-        throw usage_error("--context is " + std::to_string(context) +
-                          "; it must be at least 1, the tokens of the prompt.");
-    }
+CachePlan plan_of(const Hparams& h, const CacheOptions& cache, int context) {
     const Plan plan = make_plan(cache, h);
     CachePlan out;
     out.cache = plan.options;
-    out.architecture = arch.name;
     out.context = context;
     for (const SpanLayout& layout : plan.layouts(0)) {
         out.tiers.push_back({.bits_k = layout.spec.bits_k,
@@ -97,6 +87,39 @@ CachePlan plan_cache(const std::string& path, const CacheOptions& cache, int con
                        4U * chunk * (2U * h.query_heads + 2U * h.kv_heads) * h.head_dim +
                        4U * chunk * (3U * h.feed_forward + 4U * h.embedding);
     return out;
+}
+
+}  // namespace
+
+CachePlan plan_cache(const std::string& path, const CacheOptions& cache, int context) {
+    const gguf::File file = gguf::File::open(path);
+    gguf::refuse_unsupported(file);
+    const Arch& arch = find_arch(file);
+    const Hparams h = read_hparams(file, arch);
+    if (context < 1) {
+        throw usage_error("--context is " + std::to_string(context) +
+                          "; it must be at least 1, the tokens of the prompt.");
+    }
+    CachePlan out = plan_of(h, cache, context);
+    out.architecture = arch.name;
+    return out;
+}
+
+void require_memory(const gguf::File& file, const Hparams& hparams, const LoadOptions& options) {
+    if (options.least_tokens < 1) {
+        return;
+    }
+    const CachePlan plan = plan_of(hparams, options.cache, options.least_tokens);
+    const std::uint64_t cache = std::max(plan.bytes, plan.prefill_peak);
+    const std::uint64_t available = available_memory();
+    if (file.file_bytes() + cache > available) {
+        throw file.error("its weights take " + std::to_string(file.file_bytes() >> 20) +
+                         " MiB and reading " + std::to_string(options.least_tokens) +
+                         " tokens or more takes " + std::to_string(cache >> 20) +
+                         " MiB, but only " + std::to_string(available >> 20) +
+                         " MiB of memory are free; use --max-capacity-prompts, fewer bits or a "
+                         "shorter prompt.");
+    }
 }
 
 CacheOptions plan_equal_bytes(const Model& model, const CacheOptions& cache, int tokens,

@@ -31,6 +31,10 @@ bool reads_twice(const Session::Impl& session) {
 void check_memory(std::span<Session::Impl* const> sessions, std::size_t tokens) {
     const Hparams& h = sessions[0]->hparams();
     const std::uint64_t layer = 4ULL * tokens * h.kv_heads * h.head_dim;
+    // Pages of the mapped file count as free memory, but the weights have to stay there.
+    const WeightStore& weights = *sessions[0]->m().weights;
+    const std::uint64_t mapped =
+        weights.bytes() - std::min(weights.bytes(), weights.repacked_bytes());
     std::uint64_t needed = layer + 4ULL * tokens * h.embedding;
     for (const Session::Impl* session : sessions) {
         const CacheOptions& o = session->plan.options;
@@ -40,10 +44,10 @@ void check_memory(std::span<Session::Impl* const> sessions, std::size_t tokens) 
         const double bits = twice ? 1.0 : (o.nbits_k + o.nbits_v) / 32.0;
         needed += static_cast<std::uint64_t>(share * bits * static_cast<double>(layer) * h.layers);
     }
-    if (needed > available_memory()) {
+    if (needed + mapped > available_memory()) {
         throw failure("reading " + std::to_string(tokens) + " tokens needs about " +
-                      std::to_string(needed >> 20) + " MiB, but only " +
-                      std::to_string(available_memory() >> 20) +
+                      std::to_string(needed >> 20) + " MiB beside " + std::to_string(mapped >> 20) +
+                      " MiB of weights, but only " + std::to_string(available_memory() >> 20) +
                       " MiB of memory are free; use --max-capacity-prompts, fewer bits or a "
                       "shorter prompt.");
     }

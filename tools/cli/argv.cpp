@@ -35,8 +35,21 @@ constexpr std::string_view kAttention =
 constexpr std::string_view kOffload =
     "leave it out: this build computes on the CPU; -t says with how many threads";
 
+constexpr std::string_view kBatch =
+    "-b says how many tokens of a prompt are read at once; there is no second size";
+constexpr std::string_view kThreads = "-t says the threads of prompt and answer alike";
+constexpr std::string_view kChat = "`winnow chat` holds a conversation, `winnow run` answers once";
+constexpr std::string_view kMapped = "leave it out: the file is always mapped";
+constexpr std::string_view kOneTurn = "leave it out: `winnow run` answers one prompt and ends";
+constexpr std::string_view kEvict =
+    "choose what leaves the cache by --method, as in --method streamingllm, whose --n-sink "
+    "tokens stay; --allow-long goes on past the trained context";
+constexpr std::string_view kLocal =
+    "nothing is fetched at run time; -m names the GGUF file of a model";
+constexpr std::string_view kMerge = "merge adapters into the model first, with llama-export-lora";
+
 // Flags of llama.cpp whose job another flag does here.
-constexpr std::array<Pair, 9> kAnswered{{
+constexpr auto kAnswered = std::to_array<Pair>({
     {"-ctk", kBitsOfK},
     {"--cache-type-k", kBitsOfK},
     {"-ctv", kBitsOfV},
@@ -46,7 +59,34 @@ constexpr std::array<Pair, 9> kAnswered{{
     {"-ngl", kOffload},
     {"--gpu-layers", kOffload},
     {"--n-gpu-layers", kOffload},
-}};
+    {"-dev", kOffload},
+    {"--device", kOffload},
+    {"-ub", kBatch},
+    {"--ubatch-size", kBatch},
+    {"-tb", kThreads},
+    {"--threads-batch", kThreads},
+    {"-cnv", kChat},
+    {"--conversation", kChat},
+    {"-i", kChat},
+    {"--interactive", kChat},
+    {"-st", kOneTurn},
+    {"--single-turn", kOneTurn},
+    {"--no-display-prompt", "leave it out: the prompt is never printed again"},
+    {"--jinja", "leave it out: chat templates are always read as Jinja"},
+    {"--no-warmup", "leave it out: there is no warm-up"},
+    {"--mlock", kMapped},
+    {"--no-mmap", kMapped},
+    {"--keep", kEvict},
+    {"--context-shift", kEvict},
+    {"--no-context-shift", kEvict},
+    {"-hf", kLocal},
+    {"--hf-repo", kLocal},
+    {"-mu", kLocal},
+    {"--model-url", kLocal},
+    {"--lora", kMerge},
+    {"-v", "--log shows the messages of ggml and llama.cpp"},
+    {"--verbose", "--log shows the messages of ggml and llama.cpp"},
+});
 
 template <std::size_t N>
 std::string_view look_up(const std::array<Pair, N>& table, std::string_view name) {

@@ -197,13 +197,14 @@ int chat_command(const Arguments& args) {
     std::shared_ptr<const Model> model;
     {
         const InterruptScope interrupts;
-        model = load_model(options);
+        model = load_model(options, texts.user.size());
     }
     if (texts.chat_template.empty() && !model->has_chat_template()) {
         throw failure(options.model +
                       " brings no chat template; give one by --chat-template, for "
                       "example chatml.");
     }
+    require_good_template(*model, texts);
     Chat(model, options, texts).loop(texts.user);
     return 0;
 }

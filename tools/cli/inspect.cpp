@@ -131,7 +131,7 @@ int inspect_command(const Arguments& args) {
     if (!html.empty()) report::check_writable("--html", html);
 
     const InterruptScope interrupts;
-    const auto model = load_model(options);
+    const auto model = load_model(options, texts.user.size());
     const FirstPrompt first =
         first_prompt(*model, options, texts, prompt_tokens(*model, options, texts));
     const auto& tokens = first.tokens;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <exception>
+#include <limits>
 #include <new>
 #include <string>
 
@@ -114,13 +115,18 @@ int guarded(const Arguments& args) {
 
 }  // namespace
 
-std::shared_ptr<const Model> load_model(const Options& options) {
+std::shared_ptr<const Model> load_model(const Options& options, std::size_t text_bytes) {
     if (options.log) {
         set_log_callback([](int, const std::string& message) { write_err(message); });
     }
     LoadOptions load;
     load.threads = options.threads;
     explain_lost_file(options.model);
+    load.cache = options.cache;
+    // A lower bound: few texts have tokens of more than 16 bytes on average.
+    constexpr std::size_t kMostBytesPerToken = 16;
+    load.least_tokens = static_cast<int>(
+        std::min<std::size_t>(text_bytes / kMostBytesPerToken, std::numeric_limits<int>::max()));
     auto model = Model::load(options.model, load);
     throw_if_interrupted();
     return model;
@@ -129,5 +135,6 @@ std::shared_ptr<const Model> load_model(const Options& options) {
 }  // namespace winnow::cli
 
 int main(int argc, char** argv) {
+    winnow::cli::exit_on_interrupt();
     return winnow::cli::guarded(winnow::cli::Arguments(argv + std::min(argc, 1), argv + argc));
 }

@@ -121,6 +121,7 @@ Texts load_texts(Options& options) {
         escapes(text_or_file(options.system_prompt, "-sysf", options.system_prompt_file));
     texts.chat_template =
         text_or_file(options.chat_template, "--chat-template-file", options.chat_template_file);
+    texts.typed_template = !options.chat_template.empty();
     texts.answer_prefix = escapes(options.answer_prefix);
     for (std::string& word : options.reverse_prompt) word = escapes(word);
     for (std::string& text : options.pin) text = escapes(text);
@@ -152,12 +153,23 @@ std::vector<std::int32_t> tokenize_rendered(const Model& model, std::string_view
     return special.empty() || has_bos ? tokens : model.tokenize(text, true, true);
 }
 
+void require_good_template(const Model& model, const Texts& texts) {
+    if (!texts.typed_template) return;
+    try {
+        const ChatMessage message{"user", "text"};
+        model.apply_chat_template({&message, 1}, true, texts.chat_template);
+    } catch (const Error& error) {
+        throw usage_error("--chat-template cannot be used. " + std::string(error.what()));
+    }
+}
+
 std::vector<std::int32_t> prompt_tokens(const Model& model, const Options& options,
                                         const Texts& texts) {
     const bool templated =
         !options.no_conversation && (!texts.chat_template.empty() || model.has_chat_template());
     std::vector<std::int32_t> tokens;
     if (templated) {
+        require_good_template(model, texts);
         tokens = tokenize_rendered(model, render_first(model, texts) + texts.answer_prefix);
     } else {
         const std::string system = texts.system.empty() ? "" : texts.system + "\n\n";

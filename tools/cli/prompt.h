@@ -19,7 +19,8 @@ struct Texts {
     std::string system;
     std::string chat_template;  ///< "": the model's own
     std::string answer_prefix;
-    std::string question;  ///< what -p says behind -f; else empty
+    std::string question;         ///< what -p says behind -f; else empty
+    bool typed_template = false;  ///< the template stood on the command line
 };
 
 /// A first prompt, ready to be read.
@@ -35,6 +36,9 @@ Texts load_texts(Options& options);
 
 /// Throws a failure Error when there is nothing to read to the model.
 void require_prompt(const Texts& texts);
+
+/// Throws a usage Error where a template from the command line is wrong.
+void require_good_template(const Model& model, const Texts& texts);
 
 /// The tokens of a first prompt: through the chat template, or as it is where -no-cnv asks for
 /// that or the model has no template.

@@ -102,7 +102,7 @@ int run_command(const Arguments& args) {
 
     const InterruptScope interrupts;
     const auto start = Clock::now();
-    const auto model = load_model(options);
+    const auto model = load_model(options, texts.user.size());
     const double load_ms = ms_since(start);
     const FirstPrompt first =
         first_prompt(*model, options, texts, prompt_tokens(*model, options, texts));

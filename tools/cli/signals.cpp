@@ -12,6 +12,11 @@ extern "C" void on_interrupt(int) {
     pressed = 1;
 }
 
+extern "C" void on_idle_interrupt(int) {
+    [[maybe_unused]] const auto written = write(STDERR_FILENO, "\n", 1);
+    _exit(130);
+}
+
 // Written before the handler can run, as a handler may not allocate.
 char lost_file[1024];
 std::size_t lost_file_size = 0;
@@ -36,6 +41,16 @@ InterruptScope::InterruptScope() {
 
 InterruptScope::~InterruptScope() {
     sigaction(SIGINT, &previous_, nullptr);
+}
+
+void exit_on_interrupt() {
+    struct sigaction action {};
+    sigaction(SIGINT, nullptr, &action);
+    if (action.sa_handler == SIG_IGN) return;
+    action = {};
+    action.sa_handler = on_idle_interrupt;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, nullptr);
 }
 
 void explain_lost_file(const std::string& path) {

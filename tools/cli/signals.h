@@ -18,6 +18,10 @@ class InterruptScope {
     struct sigaction previous_ {};
 };
 
+/// Outside of these scopes, as at the prompt of a chat, Ctrl-C ends the process with 130. Does
+/// nothing where the process was started to ignore it.
+void exit_on_interrupt();
+
 /// Whether Ctrl-C was pressed since the newest InterruptScope began.
 bool interrupted();
 
