@@ -43,6 +43,9 @@ struct CacheOptions {
     std::string kv_budget{};
     std::string kv_budget_max{};  ///< what `guard` may raise kv_budget to
     double guard = 0.0;           ///< most attention mass a layer may drop before that; 0: off
+    /// mixed: a file of `winnow tune`, or none. Empty: the model's own where tune left one; a
+    /// session's options then name it, or none.
+    std::string profile{};
 };
 
 /// Calls `v(name, field, help)` for every field, in a fixed order. Names are kebab case.
@@ -87,6 +90,8 @@ void visit_cache_options(Options& o, Visitor&& v) {
     v("kv-budget-max", o.kv_budget_max, "what --guard may raise --kv-budget to");
     v("guard", o.guard,
       "mixed: most attention mass that a layer may drop before the budget is raised, 0 to 1");
+    v("profile", o.profile,
+      "mixed: how bytes are split, a file of `winnow tune`; none: the built-in split");
 }
 
 }  // namespace winnow

@@ -37,8 +37,9 @@ std::uint64_t span_bytes(const SpanLayout& layout, int tokens) {
     return bytes;
 }
 
-// Without a profile: upper layers get more, measured to be better on SmolLM2 at every budget.
-std::vector<double> default_shares(int layers) {
+}  // namespace
+
+std::vector<double> builtin_shares(int layers) {
     std::vector<double> shares;
     for (int layer = 0; layer < layers; ++layer) {
         shares.push_back(layers == 1 ? 1.0 : 0.6 + 0.8 * layer / (layers - 1));
@@ -46,7 +47,15 @@ std::vector<double> default_shares(int layers) {
     return shares;
 }
 
-}  // namespace
+std::vector<std::pair<int, int>> builtin_tiers() {
+    return {{8, 8}, {4, 4}, {3, 2}, {2, 2}};
+}
+
+std::uint64_t mixed_bytes(const CacheOptions& o, const Hparams& h) {
+    const std::uint64_t per_token = 4ULL * h.layers * h.kv_heads * h.head_dim;
+    return o.kv_budget.empty() ? per_token * o.max_capacity_prompts
+                               : parse_bytes("kv-budget", o.kv_budget);
+}
 
 std::uint64_t parse_bytes(const std::string& flag, const std::string& text) {
     double number = 0.0;
@@ -174,10 +183,11 @@ std::uint64_t bytes_after_prefill(const Plan& plan, const Hparams& h, int tokens
 void plan_mixed(Plan& plan, const Hparams& h, std::uint64_t bytes) {
     std::vector<double> shares = plan.mixed.shares;
     if (shares.empty()) {
-        shares = default_shares(h.layers);
+        shares = builtin_shares(h.layers);
     }
     const double whole = std::accumulate(shares.begin(), shares.end(), 0.0);
     plan.mixed.layer_bytes.assign(h.layers, 1.0);  // a plan of mixed from here on
+    plan.memory.notes = h.kv_heads * (static_cast<int>(plan.mixed.tiers.size()) + 2) + 1;
     const double needed = least_mixed_bytes(plan, h, 0, 0);
     double least = 0.0;
     for (int layer = 0; layer < h.layers; ++layer) {

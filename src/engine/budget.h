@@ -32,6 +32,13 @@ std::size_t mixed_token_bytes(const Hparams& hparams);
 /// `pinned` tokens of every kv head at the fewest bits.
 double least_mixed_bytes(const Plan& plan, const Hparams& hparams, int layer, int pinned);
 
+/// `mixed` without a profile: relative bytes per layer (upper ones get more, measured to be better
+/// on SmolLM2 at every budget), and bits of K and V below 16.
+std::vector<double> builtin_shares(int layers);
+std::vector<std::pair<int, int>> builtin_tiers();
+/// `mixed`: kv_budget, or as many bytes as the cap's tokens would take at 16 bits.
+std::uint64_t mixed_bytes(const CacheOptions& options, const Hparams& hparams);
+
 /// Fills in plan.mixed: the session's bytes split over the layers. Throws a usage Error that names
 /// the smallest budget when `bytes` is too small.
 void plan_mixed(Plan& plan, const Hparams& hparams, std::uint64_t bytes);

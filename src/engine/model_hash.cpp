@@ -1,4 +1,6 @@
 // sha256 of a model file, remembered by size and time because a large file costs seconds.
+#include "engine/model_hash.h"
+
 #include <sys/stat.h>
 
 #include <cstdlib>
@@ -14,14 +16,6 @@ namespace winnow {
 namespace {
 
 namespace fs = std::filesystem;
-
-fs::path cache_folder() {
-    if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg != nullptr && *xdg != '\0') {
-        return fs::path(xdg) / "winnow";
-    }
-    const char* home = std::getenv("HOME");
-    return home == nullptr ? fs::path() : fs::path(home) / ".cache" / "winnow";
-}
 
 // One line per file: its absolute path, size, time and sum.
 std::string signature(const std::string& path) {
@@ -49,18 +43,30 @@ std::string recall(const fs::path& list, const std::string& key) {
 
 }  // namespace
 
+std::filesystem::path cache_folder() {
+    if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg != nullptr && *xdg != '\0') {
+        return fs::path(xdg) / "winnow";
+    }
+    const char* home = std::getenv("HOME");
+    return home == nullptr ? fs::path() : fs::path(home) / ".cache" / "winnow";
+}
+
+std::string file_sha256(const std::string& path, const gguf::File& file) {
+    const std::string key = signature(path);
+    const fs::path list = cache_folder() / "sha256.tsv";
+    std::string sum = key.empty() ? std::string() : recall(list, key);
+    if (sum.empty()) {
+        sum = sha256_hex(file.bytes());
+        std::error_code error;  // a cache that cannot be written is no reason to fail
+        fs::create_directories(list.parent_path(), error);
+        std::ofstream(list, std::ios::app) << key << sum << '\n';
+    }
+    return sum;
+}
+
 const std::string& Model::sha256() const {
-    std::call_once(impl_->hashed, [this] {
-        const std::string key = signature(impl_->info.path);
-        const fs::path list = cache_folder() / "sha256.tsv";
-        impl_->sha256 = key.empty() ? std::string() : recall(list, key);
-        if (impl_->sha256.empty()) {
-            impl_->sha256 = sha256_hex(impl_->file->bytes());
-            std::error_code error;  // a cache that cannot be written is no reason to fail
-            fs::create_directories(list.parent_path(), error);
-            std::ofstream(list, std::ios::app) << key << impl_->sha256 << '\n';
-        }
-    });
+    std::call_once(impl_->hashed,
+                   [this] { impl_->sha256 = file_sha256(impl_->info.path, *impl_->file); });
     return impl_->sha256;
 }
 

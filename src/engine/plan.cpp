@@ -197,6 +197,8 @@ CacheOptions fill_defaults(CacheOptions o) {
             "given together with --guard");
     require(o.guard == 0.0 || (means_mixed(o) && !o.kv_budget.empty()), "guard",
             std::to_string(o.guard), "left out unless --kv-budget plans the method mixed");
+    require(o.profile.empty() || means_mixed(o), "profile", "'" + o.profile + "'",
+            "left out unless the method is mixed");
     if (means_mixed(o)) {
         return fill_mixed(o);
     }
@@ -255,26 +257,21 @@ FormatSpec exact_spec(int head_dim) {
     return {.format = &find_format("none"), .head_dim = head_dim};
 }
 
-// The tiers, what a layer remembers, and the bytes: --kv-budget, or as many as the cap's tokens
-// would take at 16 bits.
+// The tiers, what a layer remembers, and the bytes.
 void add_mixed(Plan& plan, const Hparams& h) {
     const CacheOptions& o = plan.options;
     if (o.nbits_k == 0) {
-        plan.mixed.tiers = {{8, 8}, {4, 4}, {3, 2}, {2, 2}};
+        plan.mixed.tiers = builtin_tiers();
     } else if (o.nbits_k != 16 || o.nbits_v != 16) {
         plan.mixed.tiers = {{o.nbits_k, o.nbits_v}};
     }
-    const int tiers = static_cast<int>(plan.mixed.tiers.size()) + 1;
     plan.memory = {.window = kObservingQueries,
                    .column_sums = true,
                    .one_row = true,
                    .decode_only = true,
                    .exact_room = true,
-                   .release_ring = true,
-                   .notes = h.kv_heads * (tiers + 1) + 1};
-    const std::uint64_t per_token = 4ULL * h.layers * h.kv_heads * h.head_dim;
-    const std::uint64_t bytes = o.kv_budget.empty() ? per_token * o.max_capacity_prompts
-                                                    : parse_bytes("kv-budget", o.kv_budget);
+                   .release_ring = true};
+    const std::uint64_t bytes = mixed_bytes(o, h);
     plan_mixed(plan, h, bytes);
     if (o.guard > 0.0) {
         plan.mixed.most = static_cast<double>(parse_bytes("kv-budget-max", o.kv_budget_max)) /

@@ -2,7 +2,9 @@
 #include <algorithm>
 
 #include "engine/budget.h"
+#include "engine/model_hash.h"
 #include "engine/model_impl.h"
+#include "engine/profile.h"
 #include "gguf/checks.h"
 #include "gguf/precheck.h"
 #include "model/arch.h"
@@ -65,8 +67,13 @@ void plan_layer(const Plan& plan, const Hparams& h, int layer, CachePlan& out) {
     row.bytes = worst_layer_bytes(plan, h, layer, budget);
 }
 
-CachePlan plan_of(const Hparams& h, const CacheOptions& cache, int context) {
-    const Plan plan = make_plan(cache, h);
+// By the profile of `file` where one is given; it does not change how many bytes there are.
+CachePlan plan_of(const Hparams& h, const CacheOptions& cache, int context,
+                  const gguf::File* file = nullptr) {
+    Plan plan = make_plan(cache, h);
+    if (file != nullptr) {
+        use_profile(plan, h, [&] { return file_sha256(file->path(), *file); });
+    }
     CachePlan out;
     out.cache = plan.options;
     out.context = context;
@@ -100,7 +107,7 @@ CachePlan plan_cache(const std::string& path, const CacheOptions& cache, int con
         throw usage_error("--context is " + std::to_string(context) +
                           "; it must be at least 1, the tokens of the prompt.");
     }
-    CachePlan out = plan_of(h, cache, context);
+    CachePlan out = plan_of(h, cache, context, &file);
     out.architecture = arch.name;
     return out;
 }

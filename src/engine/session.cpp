@@ -5,6 +5,7 @@
 #include "engine/codebook_file.h"
 #include "engine/decode.h"
 #include "engine/prefill.h"
+#include "engine/profile.h"
 #include "engine/session_impl.h"
 #include "winnow/error.h"
 
@@ -92,6 +93,7 @@ Session::Session(std::shared_ptr<const Model> model, const CacheOptions& cache,
     impl_->options = options;
     impl_->plan = make_plan(cache, impl_->hparams(), impl_->m().rope);
     use_codebook(impl_->plan, *impl_->model);
+    use_profile(impl_->plan, impl_->hparams(), [this] { return impl_->model->sha256(); });
     impl_->layers.resize(impl_->hparams().layers);
     for (int layer = 0; layer < impl_->hparams().layers; ++layer) {
         impl_->layers[layer].store = impl_->new_store(layer);
@@ -157,7 +159,10 @@ void Session::score(std::span<const std::int32_t> tokens,
 
 Session Session::clone() const {
     CacheOptions options = impl_->plan.options;
-    options.kvquant_codebook.clear();  // the plan holds what the file said
+    options.kvquant_codebook.clear();  // the plan holds what the files said
+    if (!options.profile.empty()) {
+        options.profile = "none";
+    }
     Session copy(impl_->model, options, impl_->options);
     Impl& to = *copy.impl_;
     to.plan = impl_->plan;  // the stores point at its RoPE table

@@ -65,9 +65,9 @@ const std::vector<HeadWorth>& Trials::worth_of(Session::Impl& session, int layer
 }
 
 double Trials::kl(const Plan& plan) {
-    Session session(model_, plan.options);
+    Session session(model_);
     Session::Impl& impl = session.impl();
-    impl.plan.mixed = plan.mixed;
+    impl.plan = plan;  // stores are made by it below
     for (std::size_t l = 0; l < layers_.size(); ++l) {
         const int layer = static_cast<int>(l);
         impl.layers[l].store = impl.new_store(layer);

@@ -21,6 +21,7 @@ int methods_command(const Arguments& args);
 int info_command(const Arguments& args);
 int plan_command(const Arguments& args);
 int calibrate_command(const Arguments& args);
+int tune_command(const Arguments& args);
 int bench_command(const Arguments& args);
 int eval_command(const Arguments& args);
 int check_command(const Arguments& args);

@@ -29,6 +29,7 @@ constexpr auto kCommands = std::to_array<Command>({
     {"info", "show a model's shape and what its cache costs", info_command},
     {"plan", "show what a byte budget would keep, without loading weights", plan_command},
     {"calibrate", "fit kvquant's levels for a model on a text", calibrate_command},
+    {"tune", "fit how a byte budget is split to a model", tune_command},
     {"bench", "measure prefill and decode, also beside llama.cpp", bench_command},
     {"eval", "run needle, RULER, LongBench or fidelity over many caches", eval_command},
     {"check", "hold a compressed cache against the full one on your text", check_command},

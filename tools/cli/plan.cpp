@@ -37,6 +37,7 @@ Json plan_json(const CachePlan& plan) {
     return {{"method", plan.cache.method},
             {"quant_method", plan.cache.quant_method},
             {"max_capacity_prompts", plan.cache.max_capacity_prompts},
+            {"profile", plan.cache.profile},
             {"context", plan.context},
             {"bytes", plan.bytes},
             {"bytes_full_f16", plan.full_bytes},
@@ -114,6 +115,10 @@ int plan_command(const Arguments& args) {
     }
     std::string text = table(plan) + "\n" + summary("this", plan);
     if (!options.cache.kv_budget.empty()) text += summary("half", half) + summary("double", twice);
+    if (plan.cache.method == "mixed") {
+        const bool builtin = plan.cache.profile == "none";
+        text += "  " + padded("profile", 8) + (builtin ? "built in" : plan.cache.profile) + "\n";
+    }
     text += "  " + padded("full", 8) + padded(bytes_of(plan.full_bytes), 12) + "at 16 bits\n";
     write_out(text);
     flush_out();

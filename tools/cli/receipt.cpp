@@ -70,6 +70,9 @@ std::vector<Line> lines(const RunReport& run) {
             result.begin() + 4,
             {"budget", human_bytes(static_cast<double>(stats.budget_bytes)) + budget_note(run)});
     }
+    if (!run.cache.profile.empty()) {
+        result.push_back({"profile", run.cache.profile == "none" ? "built in" : run.cache.profile});
+    }
     if (stats.precisions.size() > 1) result.push_back({"tokens at", precisions(stats)});
     return result;
 }

@@ -163,7 +163,8 @@ bool set_option(CacheOptions& o, const std::string& part, const std::string& key
         found = true;
         using Field = std::decay_t<decltype(field)>;
         if constexpr (std::is_same_v<Field, std::string>) {
-            field = lower(value);
+            const bool path = key == "profile" || key == "kvquant-codebook";
+            field = path ? value : lower(value);
         } else if constexpr (std::is_same_v<Field, bool>) {
             field = value == "1" || value == "true";
         } else {
