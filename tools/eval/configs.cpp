@@ -98,6 +98,7 @@ void add_controls(std::vector<CacheOptions>& options) {
         control.method = "random";
         control.n_sink = -1;
         control.quant_method = "none";
+        control.profile.clear();
         control.nbits = 16;
         control.nbits_k = control.nbits_v = 0;
         random.push_back(control);
