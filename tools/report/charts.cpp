@@ -69,7 +69,7 @@ std::vector<EndLabel> end_labels(const LineChart& chart) {
     if (!std::isnan(chart.full)) {
         labels.push_back({graph_height(chart, chart.full), "full cache", "ink", 0});
     }
-    spread(labels, 0.085);
+    spread(labels, 0.09);
     return labels;
 }
 
@@ -153,7 +153,7 @@ Figure line_figure(const std::string& name, const LineChart& chart) {
         body += format("set label %zu ", 10 + i) + quoted(label.text) +
                 format(" at graph %s,%.4f left tc rgb %s", label.mark == 0 ? "1.03" : "1.05",
                        label.at, label.colour == "soft" ? "soft" : "ink");
-        body += label.mark == 0 ? std::string(" offset 0.9,-0.15\n")
+        body += label.mark == 0 ? std::string(" offset 0.9,0.05\n")
                                 : format(" point pt %d ps 0.75 lc rgb %s offset 0.9,-0.15\n",
                                          label.mark, label.colour.c_str());
     }

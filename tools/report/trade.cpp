@@ -41,6 +41,7 @@ class Maker {
         for (std::size_t i = 0; i < stats.run().configs.size(); ++i) {
             const Config& c = stats.run().configs[i];
             if (c.packs()) quants.insert(c.quant);
+            if (c.prunes() && c.method != "random") methods_.insert(c.method);
             const Point point{
                 .share = stats.share(i), .value = stats.measure(i, measure).value, .config = i};
             if (std::isnan(point.value) || !(point.share > 0)) continue;
@@ -63,6 +64,13 @@ class Maker {
 
   private:
     const Config& config(const Point& point) const { return stats_.run().configs[point.config]; }
+
+    // One style per method of the run, so that it looks alike in every chart.
+    int style_of_method(const std::string& method) const {
+        if (method == "random") return kRandomStyle;
+        return static_cast<int>(std::distance(methods_.begin(), methods_.find(method))) %
+               kStyleCount;
+    }
 
     // The style wished for, or the next that no line has yet.
     static int unused(const std::vector<Series>& lines, int wished) {
@@ -142,25 +150,25 @@ class Maker {
     }
 
     void by_format() {
-        std::vector<std::string> formats;
+        std::vector<std::pair<int, std::string>> formats;  // most bits first
         for (const Point& point : points_) {
-            const std::string format = config(point).format_label(name_quant_);
-            if (!config(point).prunes()) continue;
+            const Config& c = config(point);
+            if (!c.prunes()) continue;
+            const std::pair format{-c.bits_k - c.bits_v, c.format_label(name_quant_)};
             if (std::find(formats.begin(), formats.end(), format) == formats.end()) {
                 formats.push_back(format);
             }
         }
-        for (const std::string& format : formats) {
+        std::stable_sort(formats.begin(), formats.end(),
+                         [](const auto& a, const auto& b) { return a.first < b.first; });
+        for (const auto& format : formats) {
+            const std::string& label = format.second;
             auto series = lines(
-                [&](const Config& c) {
-                    return c.prunes() && c.format_label(name_quant_) == format;
-                },
+                [&](const Config& c) { return c.prunes() && c.format_label(name_quant_) == label; },
                 [](const Config& c) { return c.method; },
-                [](const Config& c, std::size_t place) {
-                    return c.method == "random" ? kRandomStyle : static_cast<int>(place);
-                });
+                [&](const Config& c, std::size_t) { return style_of_method(c.method); });
             if (series.size() < 2) continue;
-            add("methods-" + slug(format), format, std::move(series));
+            add("methods-" + slug(label), label, std::move(series));
         }
     }
 
@@ -200,6 +208,7 @@ class Maker {
 
     const Stats& stats_;
     const Measure& measure_;
+    std::set<std::string> methods_;
     std::vector<Point> points_;
     bool name_quant_ = false;
     std::vector<LineChart> charts_;
