@@ -1,75 +1,19 @@
-#include <ggml.h>
-#include <llama.h>
-
 #include <algorithm>
 #include <string>
 
+#include "bench/llama_handles.h"
 #include "bench/rival.h"
 #include "cli/signals.h"
 
 namespace winnow::bench {
 namespace {
 
-// llama.cpp's own defaults of -b and -ub.
-constexpr int kBatch = 2048;
-constexpr int kMicroBatch = 512;
-
-struct CacheType {
-    const char* name;
-    ggml_type type;
-    int bits;
-};
-constexpr CacheType kCacheTypes[] = {
-    {"f16", GGML_TYPE_F16, 16},
-    {"q8_0", GGML_TYPE_Q8_0, 8},
-    {"q4_0", GGML_TYPE_Q4_0, 4},
-};
-
-const CacheType& cache_type_of(const std::string& name) {
-    for (const CacheType& type : kCacheTypes) {
-        if (name == type.name) return type;
-    }
-    throw usage_error("llama.cpp's cache type is '" + name + "'; it may be f16, q8_0 or q4_0.");
-}
-
-struct FreeModel {
-    void operator()(llama_model* model) const { llama_model_free(model); }
-};
-struct FreeContext {
-    void operator()(llama_context* context) const { llama_free(context); }
-};
-using ModelHandle = std::unique_ptr<llama_model, FreeModel>;
-using ContextHandle = std::unique_ptr<llama_context, FreeContext>;
-
-// A llama_batch that frees itself.
-class Batch {
-  public:
-    explicit Batch(int capacity) : batch_(llama_batch_init(capacity, 0, 1)) {}
-    ~Batch() { llama_batch_free(batch_); }
-    Batch(const Batch&) = delete;
-    Batch& operator=(const Batch&) = delete;
-
-    void clear() { batch_.n_tokens = 0; }
-    void add(std::int32_t token, int position, int sequence, bool logits) {
-        const int i = batch_.n_tokens++;
-        batch_.token[i] = token;
-        batch_.pos[i] = position;
-        batch_.n_seq_id[i] = 1;
-        batch_.seq_id[i][0] = sequence;
-        batch_.logits[i] = logits ? 1 : 0;
-    }
-    const llama_batch& get() const { return batch_; }
-
-  private:
-    llama_batch batch_;
-};
-
 class LlamaEngine : public Engine {
   public:
-    LlamaEngine(ContextHandle context, int sessions, double bytes_per_token)
+    LlamaEngine(LlamaContext context, int sessions, double bytes_per_token)
         : context_(std::move(context)),
           memory_(llama_get_memory(context_.get())),
-          batch_(std::max(kBatch, sessions)),
+          batch_(std::max(kLlamaBatch, sessions)),
           bytes_per_token_(bytes_per_token) {}
 
     void reset() override {
@@ -82,7 +26,7 @@ class LlamaEngine : public Engine {
         const int total = static_cast<int>(prompt.size());
         while (prompt_ < total) {
             batch_.clear();
-            const int end = std::min(total, prompt_ + kBatch);
+            const int end = std::min(total, prompt_ + kLlamaBatch);
             for (; prompt_ < end; ++prompt_) {
                 batch_.add(prompt[prompt_], prompt_, 0, prompt_ + 1 == total);
             }
@@ -128,9 +72,9 @@ class LlamaEngine : public Engine {
         llama_synchronize(context_.get());
     }
 
-    ContextHandle context_;
+    LlamaContext context_;
     llama_memory_t memory_;
-    Batch batch_;
+    LlamaBatch batch_;
     double bytes_per_token_;
     int prompt_ = 0;    // tokens of the prompt
     int position_ = 0;  // of the next decoded token
@@ -146,8 +90,9 @@ class LlamaRival : public Rival {
         if (model_ == nullptr) throw failure("llama.cpp cannot load " + shape_.path + ".");
         info_.name = "llama.cpp";
         info_.version = std::string(WINNOW_RIVAL_SOURCE) + ", ggml " + ggml_version();
-        info_.flags = "-fa on -t " + std::to_string(threads_) + " -b " + std::to_string(kBatch) +
-                      " -ub " + std::to_string(kMicroBatch) + " -ngl 0";
+        info_.flags = "-fa on -t " + std::to_string(threads_) + " -b " +
+                      std::to_string(kLlamaBatch) + " -ub " + std::to_string(kLlamaMicroBatch) +
+                      " -ngl 0";
         info_.system = llama_print_system_info();
     }
 
@@ -158,30 +103,28 @@ class LlamaRival : public Rival {
         const CacheType& type = cache_type_of(cache_type);
         llama_context_params params = llama_context_default_params();
         params.n_ctx = static_cast<std::uint32_t>(positions) * sessions;
-        params.n_batch = kBatch;
-        params.n_ubatch = kMicroBatch;
+        params.n_batch = kLlamaBatch;
+        params.n_ubatch = kLlamaMicroBatch;
         params.n_seq_max = static_cast<std::uint32_t>(sessions);
         params.kv_unified = false;
         params.n_threads = params.n_threads_batch = threads_;
         params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
         params.type_k = params.type_v = type.type;
         params.abort_callback = [](void*) { return cli::interrupted(); };
-        ContextHandle context(llama_init_from_model(model_.get(), params));
+        LlamaContext context(llama_init_from_model(model_.get(), params));
         if (context == nullptr) {
             throw failure("llama.cpp cannot make a " + cache_type + " cache of " +
                           std::to_string(params.n_ctx) + " positions for " + shape_.path + ".");
         }
-        const double bytes_per_number = static_cast<double>(ggml_type_size(type.type)) /
-                                        static_cast<double>(ggml_blck_size(type.type));
         const double numbers = 2.0 * shape_.layers * shape_.kv_heads * shape_.head_dim;
         return std::make_unique<LlamaEngine>(std::move(context), sessions,
-                                             numbers * bytes_per_number);
+                                             numbers * stored_bits(type.type) / 8.0);
     }
 
   private:
     ModelInfo shape_;
     int threads_;
-    ModelHandle model_;
+    LlamaModel model_;
     RivalInfo info_;
 };
 

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <map>
 
+#include "bench/llama_caches.h"
 #include "commands.h"
 #include "eval/results.h"
 #include "eval/runner.h"
@@ -58,6 +59,9 @@ void settle_eval(EvalFlags& f, const std::string& suite) {
     eval::Settings& s = f.settings;
     if (s.sample_method != "topk" && s.sample_method != "random") {
         throw usage_error("--sample-method is '" + s.sample_method + "'; it takes topk or random.");
+    }
+    if (!f.against.empty() && f.against != "llama.cpp") {
+        throw usage_error("--against is '" + f.against + "'; it takes llama.cpp.");
     }
     s.seed = static_cast<std::uint64_t>(f.seed);
     s.context = f.options.ctx_size;
@@ -129,19 +133,25 @@ std::map<std::string, Row> rows_of(const std::filesystem::path& folder) {
     return rows;
 }
 
-std::string table(const std::vector<eval::Config>& configs, const std::map<std::string, Row>& rows,
+std::vector<std::string> ids_of(const eval::OrderedJson& run) {
+    std::vector<std::string> ids;
+    for (const auto& config : run.at("configs")) ids.push_back(config.at("id"));
+    return ids;
+}
+
+std::string table(const std::vector<std::string>& ids, const std::map<std::string, Row>& rows,
                   bool fidelity) {
     std::size_t width = 6;
-    for (const eval::Config& config : configs) width = std::max(width, config.id.size());
+    for (const std::string& id : ids) width = std::max(width, id.size());
     std::string text = padded("cache", width + 2) +
                        (fidelity ? "mean KL    p99 KL     top-1    " : "score    ") +
                        "kept      KV bytes    of full\n";
-    for (const eval::Config& config : configs) {
-        const auto found = rows.find(config.id);
+    for (const std::string& id : ids) {
+        const auto found = rows.find(id);
         if (found == rows.end()) continue;
         const Row& r = found->second;
         const auto n = static_cast<double>(r.prompts);
-        text += padded(config.id, width + 2) +
+        text += padded(id, width + 2) +
                 (fidelity ? format("%-9.5f  %-9.5f  %5.1f %%  ", r.kl / n, r.kl_p99 / n,
                                    100.0 * r.top1 / n)
                           : format("%-7.2f  ", r.score / n)) +
@@ -152,15 +162,14 @@ std::string table(const std::vector<eval::Config>& configs, const std::map<std::
 }
 
 Json summary_json(const eval::OrderedJson& run, const std::filesystem::path& folder,
-                  const eval::Status& at, const std::vector<eval::Config>& configs,
-                  const std::map<std::string, Row>& rows, bool fidelity) {
+                  const eval::Status& at, const std::map<std::string, Row>& rows, bool fidelity) {
     Json list = Json::array();
-    for (const eval::Config& config : configs) {
-        const auto found = rows.find(config.id);
+    for (const std::string& id : ids_of(run)) {
+        const auto found = rows.find(id);
         if (found == rows.end()) continue;
         const Row& r = found->second;
         const auto n = static_cast<double>(r.prompts);
-        Json row{{"config", config.id}, {"prompts", r.prompts}};
+        Json row{{"config", id}, {"prompts", r.prompts}};
         if (fidelity) {
             row.update({{"kl_mean", r.kl / n}, {"kl_p99", r.kl_p99 / n}, {"top1", r.top1 / n}});
         } else {
@@ -201,8 +210,9 @@ int eval_command(const Arguments& args) {
     const auto model = load_model(f.options);
     const auto configs = eval::make_configs(caches, suite, f.settings, model);
     const eval::PromptSet prompts = suite.open(f.settings, model);
+    if (!f.against.empty()) options.foreign = bench::load_llama_caches(*model);
     const auto run = eval::describe_run(suite, f.settings, prompts, configs, *model, options);
-    eval::ResultFile file(f.save_dir, options.shard, run, configs.size());
+    eval::ResultFile file(f.save_dir, options.shard, run, run.at("configs").size());
     const bool quiet = f.options.json;
     if (file.folder() != std::filesystem::path(f.save_dir) && !quiet) {
         write_err("eval: " + f.save_dir + " holds a run of other options, so this one goes to " +
@@ -225,9 +235,9 @@ int eval_command(const Arguments& args) {
     const bool fidelity = prompts.score == nullptr;
     const auto rows = rows_of(file.folder());
     if (f.options.json) {
-        write_json(summary_json(run, file.folder(), progress.last(), configs, rows, fidelity));
+        write_json(summary_json(run, file.folder(), progress.last(), rows, fidelity));
     } else if (options.shard.count == 1) {
-        write_out(table(configs, rows, fidelity));
+        write_out(table(ids_of(run), rows, fidelity));
         flush_out();
     }
     return 0;

@@ -63,6 +63,8 @@ void add_suite(Adder& add, const std::string& suite, eval::Settings& s) {
         add(Flag{"--squad", "FILE", "SQuAD's JSON, for qa_1"}, s.squad);
         add(Flag{"--hotpotqa", "FILE", "HotpotQA's JSON, for qa_2"}, s.hotpotqa);
         add(Flag{"--word-list", "FILE", "words, one a line, in place of our own"}, s.word_list);
+        add(Flag{"--write-samples", "DIR", "folder to write the samples made to, as JSONL"},
+            s.write_samples);
         add_lengths(add, s, " of the prompts with their answers (4096)");
         add("--raw-prompts", "no chat template for any task", s.raw_prompts);
     } else if (suite == "longbench") {
@@ -79,6 +81,10 @@ std::unique_ptr<CLI::App> eval_parser(const std::string& suite, const std::strin
     auto parser = make_parser("eval " + suite, summary + ".", f.options, kModelFlags | kCacheFlags);
     Adder add(*parser);
     add_suite(add, suite, f.settings);
+    if (suite == "fidelity") {
+        add(Flag{"--against", "NAME", "llama.cpp: its own caches too, beside its own f16 cache"},
+            f.against);
+    }
     const auto run = [&](const Flag& flag, auto& field) { add_value(*parser, kRun, flag, field); };
     run({"--sweep", "TEXT",
          "the caches: 'method=snapkv,h2o; cap=128,1/16; quant=kivi:16,4,2' (16: not packed)"},

@@ -13,7 +13,7 @@ struct EvalFlags {
     eval::Settings settings;
     int seed = 42;
     int decode_batch = 0;
-    std::string sweep, sweep_file, save_dir, shard;
+    std::string sweep, sweep_file, save_dir, shard, against;
 };
 
 /// The parser of `winnow eval <suite>`: the suite's own flags and those of all suites.

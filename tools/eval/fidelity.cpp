@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <numeric>
 
 namespace winnow::eval {
 
@@ -65,31 +66,32 @@ std::vector<float> forced_logits(Session& session, std::span<const std::int32_t>
     return all;
 }
 
+void FidelityMeter::add(int i, std::span<const float> q) {
+    const std::span<const float> p = full_.subspan(i * q.size(), q.size());
+    const double p_sum = log_sum(p), q_sum = log_sum(q);
+    const auto next = static_cast<std::size_t>(tokens_[static_cast<std::size_t>(i) + 1]);
+    kl_.push_back(divergence(p, p_sum, q, q_sum));
+    same_ += likeliest(p) == likeliest(q) ? 1 : 0;
+    surprise_ += q_sum - q[next];
+    surprise_full_ += p_sum - p[next];
+}
+
+Fidelity FidelityMeter::result() const {
+    const auto n = static_cast<double>(kl_.size());
+    return {.kl_mean = std::accumulate(kl_.begin(), kl_.end(), 0.0) / n,
+            .kl_p99 = percentile99(kl_),
+            .top1 = same_ / n,
+            .ppl = std::exp(surprise_ / n),
+            .ppl_full = std::exp(surprise_full_ / n),
+            .tokens = static_cast<int>(kl_.size())};
+}
+
 Fidelity measure_fidelity(Session& session, std::span<const std::int32_t> tokens,
                           std::span<const float> full, Forcing forcing) {
-    std::vector<double> kl;
-    double surprise = 0.0, surprise_full = 0.0;
-    int same = 0;
-    force(session, tokens, forcing, [&](int i, std::span<const float> q) {
-        const std::span<const float> p = full.subspan(i * q.size(), q.size());
-        const double p_sum = log_sum(p), q_sum = log_sum(q);
-        const auto next = static_cast<std::size_t>(tokens[static_cast<std::size_t>(i) + 1]);
-        kl.push_back(divergence(p, p_sum, q, q_sum));
-        same += likeliest(p) == likeliest(q) ? 1 : 0;
-        surprise += q_sum - q[next];
-        surprise_full += p_sum - p[next];
-    });
-    const auto n = static_cast<double>(kl.size());
-    double sum = 0.0;
-    for (const double x : kl) {
-        sum += x;
-    }
-    return {.kl_mean = sum / n,
-            .kl_p99 = percentile99(kl),
-            .top1 = same / n,
-            .ppl = std::exp(surprise / n),
-            .ppl_full = std::exp(surprise_full / n),
-            .tokens = static_cast<int>(kl.size())};
+    FidelityMeter meter(tokens, full);
+    force(session, tokens, forcing,
+          [&](int i, std::span<const float> logits) { meter.add(i, logits); });
+    return meter.result();
 }
 
 }  // namespace winnow::eval

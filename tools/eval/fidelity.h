@@ -16,6 +16,24 @@ struct Fidelity {
     int tokens = 0;
 };
 
+/// Adds up what a cache's logits are beside the full cache's.
+class FidelityMeter {
+  public:
+    /// `tokens` are forced, `full` [n][V] is the full cache's; both must outlive the meter.
+    FidelityMeter(std::span<const std::int32_t> tokens, std::span<const float> full)
+        : tokens_(tokens), full_(full) {}
+    /// The logits [V] after token i.
+    void add(int i, std::span<const float> logits);
+    Fidelity result() const;
+
+  private:
+    std::span<const std::int32_t> tokens_;
+    std::span<const float> full_;
+    std::vector<double> kl_;
+    double surprise_ = 0.0, surprise_full_ = 0.0;
+    int same_ = 0;
+};
+
 /// How forced tokens go through a cache.
 enum class Forcing {
     chunk,   ///< as one chunk that stays f16 and is left out of the cache

@@ -73,6 +73,9 @@ OrderedJson describe_run(const Suite& suite, const Settings& settings, const Pro
         {"wording", prompts.wording},
         {"settings", prompts.settings},
         {"configs", std::move(list)}};
+    for (const auto& cache : options.foreign) {
+        run["configs"].push_back({{"id", cache->id()}, {"options", cache->options()}});
+    }
     run["settings"]["batch_size"] = options.session.batch;
     run["settings"]["ctx_size"] = options.session.context;
     run["settings"]["allow_long"] = options.session.allow_long;
@@ -164,6 +167,9 @@ void run_suite(const std::shared_ptr<const Model>& model, const OrderedJson& run
         std::vector<OrderedJson> lines;
         for (std::size_t c = 0; c < configs.size(); ++c) {
             lines.push_back(result_line(run, prompt, fitted[c], outcomes[c], prompts));
+        }
+        for (OrderedJson& line : measure_foreign(options.foreign, run, prompt, model->info())) {
+            lines.push_back(std::move(line));
         }
         file.append(prompt.id, lines);
         clock.finish(weight(i));

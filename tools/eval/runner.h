@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "eval/fidelity.h"
+#include "eval/foreign.h"
 #include "eval/results.h"
 #include "eval/suite.h"
 #include "eval/sweep.h"
@@ -45,6 +46,7 @@ struct RunnerOptions {
     bool pack_decode = false;
     int decode_batch = 0;  ///< sessions of a decode step; 0: as many as keep the bits of one alone
     std::vector<std::string> pin;  ///< of every prompt, as --pin says it
+    ForeignCaches foreign;         ///< fidelity: measured beside ours
     Shard shard;
     std::string command;  ///< noted in run.json
 };

@@ -36,6 +36,7 @@ struct Settings {
     std::string prompts;       ///< folder of the benchmark's own wording
     bool raw_prompts = false;  ///< no chat template for any task
     std::string squad, hotpotqa, word_list;
+    std::string write_samples;  ///< ruler: folder that the samples made are written to
     // fidelity
     std::string file;          ///< a text, or a folder of .txt files
     int force_tokens = 0;      ///< 0: 128

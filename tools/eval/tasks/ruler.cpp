@@ -4,6 +4,7 @@
 #include <winnow/error.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "eval/lengths.h"
 #include "eval/samples.h"
@@ -12,6 +13,8 @@
 namespace winnow::eval {
 
 namespace {
+
+namespace fs = std::filesystem;
 
 constexpr int kLength = 4096;
 constexpr int kSamples = 500;
@@ -33,6 +36,11 @@ Dataset generated(const Settings& s, const std::shared_ptr<const Model>& model) 
         options.hotpotqa_file = s.hotpotqa;
         Dataset part = generate_ruler(options, tokenizer_of(model));
         all.wording = part.wording;
+        if (!s.write_samples.empty()) {
+            const fs::path folder = s.write_samples;
+            const fs::path own = folder / std::to_string(lengths[i]);
+            write_ruler(lengths.size() == 1 ? folder : own, part.samples, part.wording);
+        }
         for (Sample& sample : part.samples) {
             sample.length = lengths[i];
             // A second length goes on counting, so that every prompt has a name of its own.
@@ -44,6 +52,11 @@ Dataset generated(const Settings& s, const std::shared_ptr<const Model>& model) 
 }
 
 PromptSet open(const Settings& s, const std::shared_ptr<const Model>& model) {
+    if (!s.write_samples.empty() && !s.data.empty()) {
+        throw usage_error(
+            "--write-samples writes samples that are made, but --data names a folder of samples to "
+            "read; leave one of them out.");
+    }
     Dataset dataset = s.data.empty()
                           ? generated(s, model)
                           : load_ruler(s.data, split_names(s.datasets), s.max_num_examples,
