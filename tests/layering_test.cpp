@@ -32,7 +32,7 @@ const std::map<std::string, std::set<std::string>> kLibraries = {
 };
 
 // The other engine of `winnow bench`.
-const std::string kRivalFile = "tools/bench/llama_rival.cpp";
+const std::string kRivalFiles = "tools/bench/llama_";
 
 struct Include {
     std::string file;    // relative to the root
@@ -75,7 +75,7 @@ std::string fault(const Include& include) {
     const std::string part = first_part(include.target);
     const auto library = kLibraries.find(part);
     const bool ours = include.target.find('/') != std::string::npos && kRank.count(part) == 1;
-    if (!ours && library != kLibraries.end() && include.file != kRivalFile &&
+    if (!ours && library != kLibraries.end() && !include.file.starts_with(kRivalFiles) &&
         library->second.count(include.folder) == 0) {
         return "only some folders may name " + part;
     }

@@ -1,7 +1,10 @@
 #include "bench/llama_caches.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
+#include <cstring>
+#include <vector>
 
 #include "bench/llama_handles.h"
 #include "cli/signals.h"
@@ -26,17 +29,79 @@ class RotationOff {
     bool off_;
 };
 
+// How a prompt gets into a packed cache.
+struct Way {
+    bool rotated;  // as llama.cpp does by default
+    bool after;    // packed once the prompt was read at 16 bits, as our caches are
+};
+
+// A prompt as the f16 cache holds it, kept for the ways that pack it afterwards.
+struct PromptState {
+    std::vector<std::int32_t> prompt;
+    std::vector<std::uint8_t> bytes;
+};
+
+// The transform by Walsh and Hadamard, orthonormal, of n = 2^k numbers.
+void rotate(float* x, int n) {
+    for (int half = 1; half < n; half *= 2) {
+        for (int i = 0; i < n; i += 2 * half) {
+            for (int j = i; j < i + half; ++j) {
+                const float low = x[j], high = x[j + half];
+                x[j] = low + high;
+                x[j + half] = low - high;
+            }
+        }
+    }
+    for (int i = 0; i < n; ++i) x[i] /= std::sqrt(static_cast<float>(n));
+}
+
+// A sequence's state with its f16 rows packed as `type`: a header, then for each layer's K, later
+// each layer's V: the type, the bytes of a row, and the rows.
+std::vector<std::uint8_t> packed(const PromptState& state, ggml_type type, bool rotated,
+                                 const ModelInfo& shape) {
+    const int numbers = shape.kv_heads * shape.head_dim;
+    const std::size_t cells = state.prompt.size(), parts = 2U * shape.layers;
+    const std::size_t row16 = 2U * numbers, mark = sizeof(std::int32_t) + sizeof(std::uint64_t);
+    const std::uint64_t row = ggml_row_size(type, numbers);
+    const std::size_t header = state.bytes.size() - parts * (mark + cells * row16);
+    std::vector<std::uint8_t> out(header + parts * (mark + cells * row));
+    std::memcpy(out.data(), state.bytes.data(), header);
+    const std::uint8_t* from = state.bytes.data() + header;
+    std::uint8_t* to = out.data() + header;
+    std::vector<float> values(numbers);
+    const auto tag = static_cast<std::int32_t>(type);
+    for (std::size_t part = 0; part < parts; ++part) {
+        int block = 64;  // V's; K's is the largest that divides a head
+        while (part < parts / 2 && shape.head_dim % (2 * block) == 0) block *= 2;
+        std::memcpy(to, &tag, sizeof(tag));
+        std::memcpy(to + sizeof(tag), &row, sizeof(row));
+        from += mark;
+        to += mark;
+        for (std::size_t cell = 0; cell < cells; ++cell, from += row16, to += row) {
+            ggml_fp16_to_fp32_row(reinterpret_cast<const ggml_fp16_t*>(from), values.data(),
+                                  numbers);
+            for (int i = 0; rotated && i < numbers; i += block) rotate(values.data() + i, block);
+            ggml_quantize_chunk(type, values.data(), to, 0, 1, numbers, nullptr);
+        }
+    }
+    return out;
+}
+
 class LlamaCache : public eval::ForeignCache {
   public:
-    LlamaCache(std::shared_ptr<llama_model> model, const CacheType& type, bool rotated, int threads)
-        : model_(std::move(model)), type_(&type), rotated_(rotated), threads_(threads) {}
+    LlamaCache(std::shared_ptr<llama_model> model, const Model& ours, const CacheType& type,
+               Way way, std::shared_ptr<PromptState> state)
+        : model_(std::move(model)),
+          shape_(ours.info()),
+          threads_(ours.threads()),
+          type_(&type),
+          way_(way),
+          state_(std::move(state)) {}
 
-    std::string id() const override {
-        return std::string("llama.cpp") + (rotated_ ? "-" : ".unrotated-") + type_->name;
-    }
+    std::string id() const override { return named(".") + "-" + type_->name; }
     eval::OrderedJson options() const override {
         return {{"method", "full"},
-                {"quant_method", rotated_ ? "llama.cpp" : "llama.cpp unrotated"},
+                {"quant_method", named(" ")},
                 {"nbits", type_->bits},
                 {"cache_type", type_->name},
                 {"source", WINNOW_RIVAL_SOURCE}};
@@ -47,12 +112,39 @@ class LlamaCache : public eval::ForeignCache {
                const std::function<void(int, std::span<const float>)>& sink) const override {
         const LlamaContext context = make_context(prompt.size() + forced.size());
         int position = 0;
-        read(*context, prompt, position, nullptr);
+        if (way_.after) {
+            take_state(*context, prompt);
+            position = static_cast<int>(prompt.size());
+        } else {
+            read(*context, prompt, position, nullptr);
+        }
+        if (type_->type == GGML_TYPE_F16) {
+            state_->prompt.assign(prompt.begin(), prompt.end());
+            state_->bytes.resize(llama_state_seq_get_size(context.get(), 0));
+            llama_state_seq_get_data(context.get(), state_->bytes.data(), state_->bytes.size(), 0);
+        }
         read(*context, forced.first(forced.size() - 1), position, &sink);
     }
 
   private:
     using Sink = std::function<void(int, std::span<const float>)>;
+
+    std::string named(const char* joint) const {
+        return std::string("llama.cpp") + (way_.after ? joint + std::string("after") : "") +
+               (way_.rotated ? "" : joint + std::string("unrotated"));
+    }
+
+    void take_state(llama_context& context, std::span<const std::int32_t> prompt) const {
+        const bool same =
+            std::equal(prompt.begin(), prompt.end(), state_->prompt.begin(), state_->prompt.end());
+        const std::vector<std::uint8_t> bytes =
+            same ? packed(*state_, type_->type, way_.rotated, shape_) : std::vector<std::uint8_t>();
+        if (bytes.empty() ||
+            llama_state_seq_set_data(&context, bytes.data(), bytes.size(), 0) == 0) {
+            throw failure("llama.cpp did not take a prompt that was packed for its " +
+                          std::string(type_->name) + " cache.");
+        }
+    }
 
     LlamaContext make_context(std::size_t positions) const {
         llama_context_params params = llama_context_default_params();
@@ -62,7 +154,7 @@ class LlamaCache : public eval::ForeignCache {
         params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
         params.type_k = params.type_v = type_->type;
         params.abort_callback = [](void*) { return cli::interrupted(); };
-        const RotationOff off(!rotated_);
+        const RotationOff off(!way_.rotated);
         LlamaContext context(llama_init_from_model(model_.get(), params));
         if (context == nullptr) {
             throw failure("llama.cpp cannot make a " + std::string(type_->name) + " cache of " +
@@ -98,9 +190,11 @@ class LlamaCache : public eval::ForeignCache {
     }
 
     std::shared_ptr<llama_model> model_;
-    const CacheType* type_;
-    bool rotated_;
+    ModelInfo shape_;
     int threads_;
+    const CacheType* type_;
+    Way way_;
+    std::shared_ptr<PromptState> state_;
 };
 
 }  // namespace
@@ -113,10 +207,14 @@ eval::ForeignCaches load_llama_caches(const Model& model) {
                                               FreeModel());
     if (loaded == nullptr) throw failure("llama.cpp cannot load " + path + ".");
     eval::ForeignCaches caches;
+    const auto state = std::make_shared<PromptState>();
+    const auto add = [&](const CacheType& type, Way way) {
+        caches.push_back(std::make_shared<LlamaCache>(loaded, model, type, way, state));
+    };
     for (const CacheType& type : kCacheTypes) {
-        caches.push_back(std::make_shared<LlamaCache>(loaded, type, true, model.threads()));
-        if (type.type != GGML_TYPE_F16) {
-            caches.push_back(std::make_shared<LlamaCache>(loaded, type, false, model.threads()));
+        add(type, {.rotated = true, .after = false});
+        for (int i = 1; type.type != GGML_TYPE_F16 && i < 4; ++i) {
+            add(type, {.rotated = i % 2 == 0, .after = i > 1});
         }
     }
     return caches;

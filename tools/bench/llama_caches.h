@@ -7,8 +7,9 @@
 
 namespace winnow::bench {
 
-/// f16, q8_0 and q4_0, the last two also without the rotation that llama.cpp applies by default.
-/// Loads the file of `model` a second time. Flash attention is on, which a packed V needs.
+/// f16, q8_0 and q4_0, the last two also without the rotation that llama.cpp applies by default,
+/// and each also "after": packed once the prompt was read at 16 bits, as our caches are. Loads the
+/// file of `model` a second time. Flash attention is on, which a packed V needs.
 eval::ForeignCaches load_llama_caches(const Model& model);
 
 }  // namespace winnow::bench
