@@ -195,7 +195,7 @@ std::vector<Edit> parse_clause(const std::string& part) {
         return parse_quants(part, values);
     }
     std::vector<Edit> edits;
-    std::vector<std::string> methods{"layerquant", "fullkv", "mixed"};
+    std::vector<std::string> methods{"fullkv"};
     for (const MethodInfo& policy : policy_list()) {
         methods.push_back(policy.name);
     }
@@ -207,8 +207,11 @@ std::vector<Edit> parse_clause(const std::string& part) {
             edits.push_back(parse_budget(part, value));
         } else if (key == "method") {
             const std::string name = lower(value);
-            if (std::find(methods.begin(), methods.end(), name) == methods.end()) {
-                throw bad(part, "there is no method '" + value + "'" + did_you_mean(name, methods));
+            for (const std::string& each : split(name, ':')) {  // adakv:snapkv is two names
+                if (std::find(methods.begin(), methods.end(), each) == methods.end()) {
+                    throw bad(part,
+                              "there is no method '" + each + "'" + did_you_mean(each, methods));
+                }
             }
             edits.push_back(
                 [name](CacheOptions& o) { o.method = name == "fullkv" ? "full" : name; });
