@@ -94,6 +94,8 @@ TEST_F(Eval, SweepsExpandAndControlsAreAdded) {
     EXPECT_EQ(ids(configs("method=snapkv,random; cap=128; window-size=8,16", {})),
               (std::vector<std::string>{"full-16", "snapkv-128-16-w8", "snapkv-128-16-w16",
                                         "random-128-16-w8", "random-128-16-w16"}));
+    EXPECT_EQ(configs("method=adakv:knorm,random; cap=64", {})[1].options.method, "adakv:knorm");
+    EXPECT_THROW(configs("method=adakv:knrm; cap=64", {}), Error);
 }
 
 TEST_F(Eval, EqualBytesAreFoundForEveryPrompt) {
