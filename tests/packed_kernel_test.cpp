@@ -128,6 +128,12 @@ TEST_P(PackedKernelTest, EqualTheScalarReference) {
                                        c.heads, wanted.data(), stride);
             expect_close(fast, wanted, dot_size, what + ", dot_k against integers");
         }
+        if (c.bits < 16 && zero == AffineZero::value && c.axis == 0) {
+            affine_dot_k(spec, AffineZero::centred, tile, q.data(), c.heads, fast.data(), stride);
+            reference::affine_dot_rows(affine_blocks(spec, Side::key, AffineZero::centred, tile),
+                                       q.data(), c.heads, wanted.data(), stride);
+            expect_close(fast, wanted, dot_size, what + ", centred dot_k against integers");
+        }
 
         spec.format->pack(spec, Side::value, x.data(), tokens, nullptr, packed.data());
         const std::vector<float> w = rows(c.heads, static_cast<int>(stride), false);

@@ -6,6 +6,7 @@
 #include "cache/code_pack.h"
 #include "cache/rows.h"
 #include "kernels/packed.h"
+#include "kernels/restore.h"
 
 namespace winnow {
 namespace {
@@ -68,7 +69,7 @@ void load_scales(const Block& block, AffineZero kind, const std::uint8_t* data, 
     const int count = static_cast<int>(block.scales);
     floats_from_f16(data, count, scale);
     floats_from_f16(data + 2 * block.scales, count, zero);
-    if (kind == AffineZero::value) return;
+    if (kind != AffineZero::code) return;
     for (int i = 0; i < count; ++i) zero[i] *= -scale[i];
 }
 
@@ -109,6 +110,13 @@ void restore(const Block& block, AffineZero kind, const std::uint8_t* data, floa
     float* scale = thread_scratch(2 * block.scales);
     float* zero = scale + block.scales;
     load_scales(block, kind, data, scale, zero);
+    if (block.axis == 0 && block.side == Side::key) {  // a row of the panel is a channel
+        thread_local std::vector<float> turned;
+        turned.resize(static_cast<Size>(block.rows) * static_cast<Size>(block.lanes));
+        restore_panel(data + block.codes(), block.bits, block.rows, block.lanes, scale, zero,
+                      turned.data());
+        return transpose(turned.data(), block.rows, block.lanes, rows);
+    }
     const std::uint8_t* codes = unpacked(block, data);
     const Size step = block.at(0, 1);
     const int run = block.axis == 0 ? block.head_dim : block.group;  // channels read alike
@@ -145,7 +153,8 @@ AffineBlocks affine_blocks(const FormatSpec& spec, Side side, AffineZero zero,
             .head_dim = spec.head_dim,
             .bits = block.bits,
             .axis = block.axis,
-            .zero_in_codes = zero == AffineZero::code};
+            .zero_in_codes = zero == AffineZero::code,
+            .centred = zero == AffineZero::centred};
 }
 
 void solve_min_max(const float* x, int count, int bits, f16& scale, f16& zero,

@@ -25,6 +25,9 @@ namespace winnow {
 enum class AffineZero {
     value,  ///< x' = code * s + zero
     code,   ///< x' = (code - zero) * s
+    /// As value; products of keys per channel round about the middle code, so that their error is
+    /// not alike in all lanes. For whoever rotates the lanes, which would gather it in one.
+    centred,
 };
 
 /// Chooses scale, zero and codes for x [count], finite and within +-65504; codes must be computed

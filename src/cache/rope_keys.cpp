@@ -2,27 +2,61 @@
 
 #include <winnow/error.h>
 
+#include <algorithm>
 #include <string>
+#include <vector>
 
+#include "cache/rows.h"
 #include "core/rope.h"
+#include "kernels/dense.h"
+#include "kernels/packed.h"
+#include "kernels/restore.h"
 
 namespace winnow {
 
-void rotate_keys(const RopeTable& rope, const std::int32_t* positions, int n, float* keys,
-                 float* cos, float* sin) {
+namespace {
+
+constexpr int kTokens = 32;  // turned at once: they stay in the first cache
+
+}  // namespace
+
+void turn_keys(const RopeTable& rope, const std::int32_t* positions, int n, int head_dim,
+               float* keys) {
     const RopeParams& params = rope.params();
     const int pairs = params.dims / 2;
-    rope.angles(positions, n, cos, sin);
-    for (int p = 0; p < pairs; ++p) {
-        float* a = keys + (params.halves ? p : 2 * p) * n;
-        float* b = keys + (params.halves ? p + pairs : 2 * p + 1) * n;
-        const float* cp = cos + p * n;
-        const float* sp = sin + p * n;
-        for (int t = 0; t < n; ++t) {
-            const float x = a[t], y = b[t];
-            a[t] = x * cp[t] - y * sp[t];
-            b[t] = x * sp[t] + y * cp[t];
+    const float* angles[kTokens];
+    thread_local std::vector<float> spare;  // angles of positions beyond the table
+    for (int first = 0; first < n; first += kTokens) {
+        const int now = std::min(kTokens, n - first);
+        for (int t = 0; t < now; ++t) {
+            angles[t] = rope.known(positions[first + t]);
+            if (angles[t] != nullptr) continue;
+            spare.resize(static_cast<std::size_t>(kTokens * params.dims));
+            float* cos = spare.data() + t * params.dims;
+            rope.angles(positions[first + t], cos, cos + pairs);
+            angles[t] = cos;
         }
+        rotate_rows(keys + static_cast<std::size_t>(first) * head_dim, now, head_dim, pairs,
+                    params.halves, angles);
+    }
+}
+
+void dot_turned(const RopeTable& rope, const std::int32_t* positions, int n, int head_dim,
+                float* keys, const float* q, int heads, float* scores, std::size_t stride) {
+    turn_keys(rope, positions, n, head_dim, keys);
+    float_dot_rows(keys, n, head_dim, q, heads, scores, stride);
+}
+
+void dot_f16_turned(const FormatSpec& spec, const TileView& tile, const float* q, int heads,
+                    float* scores, std::size_t stride) {
+    const auto d = static_cast<std::size_t>(spec.head_dim);
+    float* keys = thread_scratch(kTokens * d);
+    const auto* rows = reinterpret_cast<const f16*>(tile.data);
+    for (int first = 0; first < tile.tokens; first += kTokens) {
+        const int n = std::min(kTokens, tile.tokens - first);
+        widen(rows + static_cast<std::size_t>(first) * d, keys, static_cast<std::size_t>(n) * d);
+        dot_turned(*tile.rope, tile.positions + first, n, spec.head_dim, keys, q, heads,
+                   scores + first, stride);
     }
 }
 

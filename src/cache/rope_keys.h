@@ -10,10 +10,17 @@ namespace winnow {
 
 class RopeTable;
 
-/// Turns keys [D][n], before RoPE, to their positions [n], as the model does. cos and sin are
-/// scratch, [dims/2][n] each.
-void rotate_keys(const RopeTable& rope, const std::int32_t* positions, int n, float* keys,
-                 float* cos, float* sin);
+/// Turns keys [n][D], before RoPE, to their positions [n], as the model does.
+void turn_keys(const RopeTable& rope, const std::int32_t* positions, int n, int head_dim,
+               float* keys);
+
+/// The same, then scores[r][t] = q[r] . key t for q [R][D]; head_dim is a multiple of 8.
+void dot_turned(const RopeTable& rope, const std::int32_t* positions, int n, int head_dim,
+                float* keys, const float* q, int heads, float* scores, std::size_t stride);
+
+/// scores of f16 keys [n][D] before RoPE: a key side at 16 bits.
+void dot_f16_turned(const FormatSpec& spec, const TileView& tile, const float* q, int heads,
+                    float* scores, std::size_t stride);
 
 /// Throws a failure Error unless the tile brings positions and a rotation of at most D channels.
 void require_rope(const FormatSpec& spec, const TileView& tile);

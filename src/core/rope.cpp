@@ -95,24 +95,16 @@ RopeTable::RopeTable(const RopeParams& params) : params_(params), magnitude_(par
 
 void RopeTable::angles(const std::int32_t* positions, int count, float* cos, float* sin) const {
     const int pairs = params_.dims / 2;
-    const bool known = count > 0 && *std::max_element(positions, positions + count) < known_;
-    if (known) {
-        for (int p = 0; p < pairs; ++p) {
-            const float* from_cos = cos_.data() + static_cast<std::size_t>(p) * known_;
-            const float* from_sin = sin_.data() + static_cast<std::size_t>(p) * known_;
-            for (int t = 0; t < count; ++t) {
-                cos[p * count + t] = from_cos[positions[t]];
-                sin[p * count + t] = from_sin[positions[t]];
-            }
-        }
-        return;
-    }
-    float token_cos[kMaxDims / 2], token_sin[kMaxDims / 2];
+    float row[kMaxDims];
     for (int t = 0; t < count; ++t) {
-        angles(positions[t], token_cos, token_sin);
+        const float* token = known(positions[t]);
+        if (token == nullptr) {
+            angles(positions[t], row, row + pairs);
+            token = row;
+        }
         for (int p = 0; p < pairs; ++p) {
-            cos[p * count + t] = token_cos[p];
-            sin[p * count + t] = token_sin[p];
+            cos[p * count + t] = token[p];
+            sin[p * count + t] = token[pairs + p];
         }
     }
 }
@@ -121,18 +113,12 @@ void RopeTable::remember(int positions) {
     if (positions <= known_) return;
     // Some room ahead, so that a step of decode seldom makes the table anew.
     const int room = positions + std::max(256, positions / 4);
-    const std::size_t size = static_cast<std::size_t>(params_.dims / 2) * room;
-    std::vector<float> cos(size), sin(size);
-    float token_cos[kMaxDims / 2], token_sin[kMaxDims / 2];
+    std::vector<float> table(static_cast<std::size_t>(params_.dims) * room);
     for (int t = 0; t < room; ++t) {
-        angles(t, token_cos, token_sin);
-        for (int p = 0; p < params_.dims / 2; ++p) {
-            cos[static_cast<std::size_t>(p) * room + t] = token_cos[p];
-            sin[static_cast<std::size_t>(p) * room + t] = token_sin[p];
-        }
+        float* row = table.data() + static_cast<std::size_t>(t) * params_.dims;
+        angles(t, row, row + params_.dims / 2);
     }
-    cos_.swap(cos);
-    sin_.swap(sin);
+    table_.swap(table);
     known_ = room;
 }
 

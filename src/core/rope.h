@@ -2,6 +2,7 @@
 // that keep keys before RoPE and apply it when they read.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -35,6 +36,11 @@ class RopeTable {
     /// Keeps the angles of the first `positions` positions, so that keys kept before RoPE are read
     /// without computing them again. Takes 4 * dims bytes per position. Not while others read.
     void remember(int positions);
+    /// cos [dims/2], then sin [dims/2] of a position that remember() reached, else null.
+    const float* known(int position) const {
+        return position < known_ ? table_.data() + static_cast<std::size_t>(position) * params_.dims
+                                 : nullptr;
+    }
     /// Rotates one head's row [D] in place, as the model does.
     void rotate(float* row, int position) const;
     /// Undoes rotate(): scaled back and turned the other way.
@@ -46,7 +52,7 @@ class RopeTable {
     std::vector<float> extrapolated_;  // [dims/2] YaRN's share of the unscaled angle, or empty
     float magnitude_ = 1.0F;
     int known_ = 0;                 // positions in the table
-    std::vector<float> cos_, sin_;  // [dims/2][known_]
+    std::vector<float> table_;  // [known_][dims]: cos, then sin
 };
 
 }  // namespace winnow

@@ -73,8 +73,14 @@ void affine_dot_rows(const AffineBlocks& b, const float* q, int heads, float* sc
             for (int c = 0; c < d; ++c) x[c] = q[r * d + c] * (b.axis == 0 ? s.scale[c] : 1.0F);
             const float factor =
                 round_coefs(x.data(), d, b.bits, b.axis == 0 ? d : n, coefs.data());
+            double common = 0.0;  // what rounding adds to every lane alike
+            for (int c = 0; b.centred && b.axis == 0 && c < d; ++c) {
+                common += (static_cast<double>(coefs[c]) * static_cast<double>(factor) -
+                           static_cast<double>(x[c])) *
+                          ((1 << b.bits) - 1) / 2.0;
+            }
             for (int t = 0; t < n; ++t) {
-                double score = 0.0;
+                double score = -common;
                 for (int c = 0; c < d; ++c) {
                     const int group = c / n * n + t;
                     const double by = b.axis == 0 ? 1.0 : static_cast<double>(s.scale[group]);

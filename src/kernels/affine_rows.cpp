@@ -106,6 +106,18 @@ HWY_INLINE void AddTimes(D f, float by, const float* x, int count, float* out) {
     }
 }
 
+// What rounding a row's coefficients adds to every lane alike: their error times the middle code.
+template <class D>
+HWY_INLINE float CommonError(D f, const float* products, const int16_t* coefs, float factor,
+                             int count, int bits) {
+    int sum = 0;
+    for (int i = 0; i < count; ++i) {
+        sum += coefs[i];
+    }
+    const float middle = static_cast<float>((1 << bits) - 1) / 2.0F;
+    return middle * (factor * static_cast<float>(sum) - SumOf(f, products, count));
+}
+
 // Keys per channel: a score is the sum of (q s) code over channels, plus q.zero.
 template <int kBits, class D16>
 void DotChannels(D16 d16, const AffineBlocks& b, const float* q, int heads, float* scores,
@@ -131,6 +143,10 @@ void DotChannels(D16 d16, const AffineBlocks& b, const float* q, int heads, floa
         RoundRows(f, rows.products, row, d, rows.peaks, LargestCoef(kBits, d), rows.factors,
                   rows.coefs);
         ReduceRows(AddOp(), f, rows.sums, row, rows.biases);
+        for (int each = 0; b.centred && each < row; ++each) {
+            rows.biases[each] -= CommonError(f, rows.products + each * d, rows.coefs + each * d,
+                                             rows.factors[each], d, kBits);
+        }
         for (int j = 0; j < now; ++j, scores += b.group) {
             FetchBlock(b, b.data + (i + j) * b.block_bytes, at_once);
             for (int r = 0; r < heads; ++r) {

@@ -1,4 +1,4 @@
-// Attention over rows of f16. One source, compiled once per instruction set by Highway.
+// Attention over rows of f16 or floats. One source, compiled once per instruction set by Highway.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/f16_rows.cpp"
 #include <hwy/foreach_target.h>
@@ -20,8 +20,9 @@ constexpr int kMaxHeads = HWY_MAX_BYTES >= 64 ? 4 : 3;
 
 constexpr size_t kAhead = 4096;  // bytes
 
-struct F16Job {
-    const hwy::float16_t* rows;  // [count][D]
+template <class T>
+struct RowsJob {
+    const T* rows;  // [count][D], float16_t or float
     int count;
     size_t head_dim;
     const float* in;  // queries [head][D], or weights [head][in_head]
@@ -31,24 +32,34 @@ struct F16Job {
 };
 
 template <class D>
-HWY_INLINE hn::VFromD<D> LoadF16(D f, const hwy::float16_t* from) {
+HWY_INLINE hn::VFromD<D> LoadRow(D f, const hwy::float16_t* from) {
     return hn::PromoteTo(f, hn::LoadU(hn::Rebind<hwy::float16_t, D>(), from));
 }
+template <class D>
+HWY_INLINE hn::VFromD<D> LoadRow(D f, const float* from) {
+    return hn::LoadU(f, from);
+}
+
+// Floats are a caller's scratch, which lies in the first cache.
+HWY_INLINE void FetchRows(const hwy::float16_t* from, size_t count) {
+    fetch_ahead(from, kAhead, count * sizeof(hwy::float16_t));
+}
+HWY_INLINE void FetchRows(const float* /*from*/, size_t /*count*/) {}
 
 // Four rows at once; fewer take the same way, so that a row's score does not depend on its place.
-template <int kRows, int kHeads, class D>
-HWY_INLINE void DotTile(D f, const F16Job& job, int row) {
+template <int kRows, int kHeads, class T, class D>
+HWY_INLINE void DotTile(D f, const RowsJob<T>& job, int row) {
     hn::VFromD<D> acc[kHeads][4];
     for (int h = 0; h < kHeads; ++h) {
         for (int i = 0; i < 4; ++i) {
             acc[h][i] = hn::Zero(f);
         }
     }
-    const hwy::float16_t* from = job.rows + static_cast<size_t>(row) * job.head_dim;
+    const T* from = job.rows + static_cast<size_t>(row) * job.head_dim;
     for (size_t c = 0; c < job.head_dim; c += hn::Lanes(f)) {
         hn::VFromD<D> x[kRows];
         for (int i = 0; i < kRows; ++i) {
-            x[i] = LoadF16(f, from + i * job.head_dim + c);
+            x[i] = LoadRow(f, from + i * job.head_dim + c);
         }
         for (int h = 0; h < kHeads; ++h) {
             const auto q = hn::LoadU(f, job.in + h * job.in_head + c);
@@ -69,12 +80,11 @@ HWY_INLINE void DotTile(D f, const F16Job& job, int row) {
     }
 }
 
-template <int kHeads, class D>
-HWY_INLINE void DotHeads(D f, const F16Job& job) {
+template <int kHeads, class T, class D>
+HWY_INLINE void DotHeads(D f, const RowsJob<T>& job) {
     int row = 0;
     for (; row + 4 <= job.count; row += 4) {
-        const size_t bytes = job.head_dim * sizeof(hwy::float16_t);
-        fetch_ahead(job.rows + static_cast<size_t>(row) * job.head_dim, kAhead, 4 * bytes);
+        FetchRows(job.rows + static_cast<size_t>(row) * job.head_dim, 4 * job.head_dim);
         DotTile<4, kHeads>(f, job, row);
     }
     for (; row < job.count; ++row) {
@@ -83,8 +93,8 @@ HWY_INLINE void DotHeads(D f, const F16Job& job) {
 }
 
 // kChunks vectors of the output of kHeads heads stay in registers over all rows.
-template <int kChunks, int kHeads, class D>
-HWY_INLINE void AddTile(D f, const F16Job& job, size_t column) {
+template <int kChunks, int kHeads, class T, class D>
+HWY_INLINE void AddTile(D f, const RowsJob<T>& job, size_t column) {
     const size_t lanes = hn::Lanes(f);
     hn::VFromD<D> acc[kHeads][kChunks];
     for (int h = 0; h < kHeads; ++h) {
@@ -92,12 +102,12 @@ HWY_INLINE void AddTile(D f, const F16Job& job, size_t column) {
             acc[h][c] = hn::LoadU(f, job.out + h * job.out_head + column + c * lanes);
         }
     }
-    const hwy::float16_t* from = job.rows + column;
+    const T* from = job.rows + column;
     for (int i = 0; i < job.count; ++i, from += job.head_dim) {
         hn::VFromD<D> x[kChunks];
-        fetch_ahead(from, kAhead, kChunks * lanes * sizeof(hwy::float16_t));
+        FetchRows(from, kChunks * lanes);
         for (int c = 0; c < kChunks; ++c) {
-            x[c] = LoadF16(f, from + c * lanes);
+            x[c] = LoadRow(f, from + c * lanes);
         }
         for (int h = 0; h < kHeads; ++h) {
             const auto w = hn::Set(f, job.in[h * job.in_head + i]);
@@ -113,8 +123,8 @@ HWY_INLINE void AddTile(D f, const F16Job& job, size_t column) {
     }
 }
 
-template <int kHeads, class D>
-HWY_INLINE void AddHeads(D f, const F16Job& job) {
+template <int kHeads, class T, class D>
+HWY_INLINE void AddHeads(D f, const RowsJob<T>& job) {
     constexpr int kChunks = 4;
     const size_t lanes = hn::Lanes(f);
     size_t column = 0;
@@ -126,8 +136,8 @@ HWY_INLINE void AddHeads(D f, const F16Job& job) {
     }
 }
 
-template <bool kDot, int kHeads, class D>
-HWY_INLINE void RunHeads(D f, const F16Job& job) {
+template <bool kDot, int kHeads, class T, class D>
+HWY_INLINE void RunHeads(D f, const RowsJob<T>& job) {
     if constexpr (kDot) {
         DotHeads<kHeads>(f, job);
     } else {
@@ -135,8 +145,8 @@ HWY_INLINE void RunHeads(D f, const F16Job& job) {
     }
 }
 
-template <bool kDot, class D>
-HWY_INLINE void Run(D f, F16Job job, int heads) {
+template <bool kDot, class T, class D>
+HWY_INLINE void Run(D f, RowsJob<T> job, int heads) {
     for (int h = 0; h < heads;) {
         const int left = heads - h;
         const int now = left == kMaxHeads + 1 ? kMaxHeads - 1 : HWY_MIN(left, kMaxHeads);
@@ -161,8 +171,8 @@ HWY_INLINE void Run(D f, F16Job job, int heads) {
     }
 }
 
-template <bool kDot>
-HWY_INLINE void RunWidest(const F16Job& job, int heads) {
+template <bool kDot, class T>
+HWY_INLINE void RunWidest(const RowsJob<T>& job, int heads) {
     if (job.head_dim % 16 == 0) {
         Run<kDot>(hn::CappedTag<float, 16>(), job, heads);
     } else {
@@ -170,30 +180,37 @@ HWY_INLINE void RunWidest(const F16Job& job, int heads) {
     }
 }
 
-void F16Dot(const f16* rows, int tokens, int head_dim, const float* q, int heads, float* scores,
-            size_t stride) {
-    const size_t d = static_cast<size_t>(head_dim);
-    RunWidest<true>({.rows = reinterpret_cast<const hwy::float16_t*>(rows),
-                     .count = tokens,
-                     .head_dim = d,
-                     .in = q,
-                     .in_head = d,
-                     .out = scores,
-                     .out_head = stride},
+template <bool kDot, class T>
+HWY_INLINE void RunRows(const T* rows, int tokens, int head_dim, const float* in, size_t in_head,
+                        int heads, float* out, size_t out_head) {
+    RunWidest<kDot>(RowsJob<T>{.rows = rows,
+                               .count = tokens,
+                               .head_dim = static_cast<size_t>(head_dim),
+                               .in = in,
+                               .in_head = in_head,
+                               .out = out,
+                               .out_head = out_head},
                     heads);
 }
 
+void F16Dot(const f16* rows, int tokens, int head_dim, const float* q, int heads, float* scores,
+            size_t stride) {
+    RunRows<true>(reinterpret_cast<const hwy::float16_t*>(rows), tokens, head_dim, q,
+                  static_cast<size_t>(head_dim), heads, scores, stride);
+}
 void F16Add(const f16* rows, int tokens, int head_dim, const float* weights, size_t stride,
             int heads, float* out) {
-    const size_t d = static_cast<size_t>(head_dim);
-    RunWidest<false>({.rows = reinterpret_cast<const hwy::float16_t*>(rows),
-                      .count = tokens,
-                      .head_dim = d,
-                      .in = weights,
-                      .in_head = stride,
-                      .out = out,
-                      .out_head = d},
-                     heads);
+    RunRows<false>(reinterpret_cast<const hwy::float16_t*>(rows), tokens, head_dim, weights, stride,
+                   heads, out, static_cast<size_t>(head_dim));
+}
+void FloatDot(const float* rows, int tokens, int head_dim, const float* q, int heads, float* scores,
+              size_t stride) {
+    RunRows<true>(rows, tokens, head_dim, q, static_cast<size_t>(head_dim), heads, scores, stride);
+}
+void FloatAdd(const float* rows, int tokens, int head_dim, const float* weights, size_t stride,
+              int heads, float* out) {
+    RunRows<false>(rows, tokens, head_dim, weights, stride, heads, out,
+                   static_cast<size_t>(head_dim));
 }
 
 }  // namespace HWY_NAMESPACE
@@ -205,6 +222,8 @@ namespace winnow {
 
 HWY_EXPORT(F16Dot);
 HWY_EXPORT(F16Add);
+HWY_EXPORT(FloatDot);
+HWY_EXPORT(FloatAdd);
 
 void f16_dot_rows(const f16* rows, int tokens, int head_dim, const float* q, int heads,
                   float* scores, std::size_t stride) {
@@ -214,6 +233,16 @@ void f16_dot_rows(const f16* rows, int tokens, int head_dim, const float* q, int
 void f16_add_rows(const f16* rows, int tokens, int head_dim, const float* weights,
                   std::size_t stride, int heads, float* out) {
     HWY_DYNAMIC_DISPATCH(F16Add)(rows, tokens, head_dim, weights, stride, heads, out);
+}
+
+void float_dot_rows(const float* rows, int tokens, int head_dim, const float* q, int heads,
+                    float* scores, std::size_t stride) {
+    HWY_DYNAMIC_DISPATCH(FloatDot)(rows, tokens, head_dim, q, heads, scores, stride);
+}
+
+void float_add_rows(const float* rows, int tokens, int head_dim, const float* weights,
+                    std::size_t stride, int heads, float* out) {
+    HWY_DYNAMIC_DISPATCH(FloatAdd)(rows, tokens, head_dim, weights, stride, heads, out);
 }
 
 }  // namespace winnow

@@ -20,6 +20,7 @@ struct AffineBlocks {
     int bits = 0;      ///< 2, 3, 4 or 8
     int axis = 0;
     bool zero_in_codes = false;  ///< x' = (code - zero) * s instead of code * s + zero
+    bool centred = false;        ///< dot, axis 0: the rounding's mean over codes is taken off
 };
 
 // q and weights, times the scales of a block, are rounded to 16 bits (32,767 is the largest of a
@@ -36,9 +37,14 @@ void f16_dot_rows(const f16* rows, int tokens, int head_dim, const float* q, int
                   float* scores, std::size_t stride);
 void f16_add_rows(const f16* rows, int tokens, int head_dim, const float* weights,
                   std::size_t stride, int heads, float* out);
+/// The same over rows of floats, which formats restore a few tokens at a time into their scratch.
+void float_dot_rows(const float* rows, int tokens, int head_dim, const float* q, int heads,
+                    float* scores, std::size_t stride);
+void float_add_rows(const float* rows, int tokens, int head_dim, const float* weights,
+                    std::size_t stride, int heads, float* out);
 
 namespace reference {
-// Of the f16 rows, src/cache/rows.h has the references.
+// Of the f16 and float rows, src/cache/rows.h has the references.
 void affine_dot_rows(const AffineBlocks& blocks, const float* q, int heads, float* scores,
                      std::size_t stride);
 void affine_add_rows(const AffineBlocks& blocks, const float* weights, std::size_t stride,

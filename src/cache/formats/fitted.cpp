@@ -21,9 +21,10 @@
 
 #include "cache/code_pack.h"
 #include "cache/format.h"
+#include "cache/rope_keys.h"
 #include "cache/rows.h"
-#include "core/rope.h"
-#include "kernels/dense.h"
+#include "kernels/packed.h"
+#include "kernels/restore.h"
 
 namespace winnow {
 namespace {
@@ -33,6 +34,7 @@ using Size = std::size_t;
 constexpr int kScaleZero = 128;  // the byte that means 1
 constexpr float kPerOctave = 8.0F;
 constexpr float kLeastSpread = 1e-5F;
+constexpr int kTokens = 32;  // read at once: their rows stay in the first cache
 
 void check(const FormatSpec& spec) {
     FormatSpec shape = spec;
@@ -143,76 +145,43 @@ void pack(const FormatSpec& spec, Side side, const float* rows, int tokens, cons
     }
 }
 
-void read_row(const FormatSpec& spec, Side side, const Channels& channels, const std::uint8_t* row,
-              float* out) {
-    const int bits = bits_of(spec, side), d = spec.head_dim;
-    const float s = scales()[row[0]], half = static_cast<float>((1 << bits) - 1) / 2.0F;
-    unpack_codes(bits, row + 1, d, out);
-    for (int i = 0; i < d; ++i) {
-        const float x = channels.offset[i] + channels.spread[i] * s * (out[i] - half);
-        out[i] = std::clamp(x, -65504.0F, 65504.0F);
-    }
+// `tokens` rows as stored, [tokens][D]; at most kTokens of them.
+void read_rows(const FormatSpec& spec, Side side, const Channels& channels,
+               const std::uint8_t* data, int tokens, float* rows) {
+    const Size step = row_bytes(spec, side);
+    float scale[kTokens];
+    for (int t = 0; t < tokens; ++t) scale[t] = scales()[data[static_cast<Size>(t) * step]];
+    restore_channels({.data = data + 1,
+                      .step = step,
+                      .runs = tokens,
+                      .count = spec.head_dim,
+                      .bits = bits_of(spec, side)},
+                     channels.offset, channels.spread, scale, rows);
 }
 
 void unpack(const FormatSpec& spec, Side side, const TileView& tile, float* rows) {
     if (bits_of(spec, side) == 16) return f16_rows_unpack(spec, tile, rows);
     const Channels channels(spec, side, tile.side_data);
-    const std::uint8_t* row = tile.data;
-    for (int t = 0; t < tile.tokens; ++t, rows += spec.head_dim, row += row_bytes(spec, side)) {
-        read_row(spec, side, channels, row, rows);
-    }
-}
-
-// keys [D][kColumnBlock] turned to their positions; pairs as the model has them.
-void rotate_columns(const RopeTable& rope, const std::int32_t* positions, int tokens, float* keys) {
-    const RopeParams& params = rope.params();
-    const int pairs = params.dims / 2;
-    float cos[kMaxHeadDim / 2 * kColumnBlock], sin[kMaxHeadDim / 2 * kColumnBlock];
-    rope.angles(positions, tokens, cos, sin);
-    for (int p = 0; p < pairs; ++p) {
-        float* a = keys + (params.halves ? p : 2 * p) * kColumnBlock;
-        float* b = keys + (params.halves ? p + pairs : 2 * p + 1) * kColumnBlock;
-        for (int t = 0; t < tokens; ++t) {
-            const float c = cos[p * tokens + t], s = sin[p * tokens + t];
-            const float x = a[t], y = b[t];
-            a[t] = x * c - y * s;
-            b[t] = x * s + y * c;
-        }
+    const Size step = row_bytes(spec, side), d = static_cast<Size>(spec.head_dim);
+    for (int first = 0; first < tile.tokens; first += kTokens) {
+        read_rows(spec, side, channels, tile.data + static_cast<Size>(first) * step,
+                  std::min(kTokens, tile.tokens - first), rows + static_cast<Size>(first) * d);
     }
 }
 
 void dot_k(const FormatSpec& spec, const TileView& tile, const float* q, int heads, float* scores,
            std::size_t stride) {
+    require_rope(spec, tile);
+    if (spec.bits_k == 16) return dot_f16_turned(spec, tile, q, heads, scores, stride);
+    const Channels channels(spec, Side::key, tile.side_data);
     const int d = spec.head_dim;
-    if (tile.rope == nullptr || tile.positions == nullptr || tile.rope->params().dims > d) {
-        throw failure("fitted keeps keys before RoPE and needs their positions to read them.");
-    }
-    const bool plain = spec.bits_k == 16;
-    std::vector<Channels> channels;  // none at 16 bits, which have no fitted data
-    if (!plain) channels.emplace_back(spec, Side::key, tile.side_data);
-    const Size block = static_cast<Size>(d) * kColumnBlock;
-    float* keys = thread_scratch(block + static_cast<Size>(heads) * kColumnBlock);
-    float* products = keys + block;
-    float row[kMaxHeadDim];
-    const std::uint8_t* data = tile.data;
-    for (int first = 0; first < tile.tokens; first += kColumnBlock) {
-        const int n = std::min(kColumnBlock, tile.tokens - first);
-        std::fill_n(keys, block, 0.0F);
-        for (int t = 0; t < n; ++t, data += row_bytes(spec, Side::key)) {
-            if (plain) {
-                floats_from_f16(data, d, row);
-            } else {
-                read_row(spec, Side::key, channels[0], data, row);
-            }
-            for (int i = 0; i < d; ++i) keys[i * kColumnBlock + t] = row[i];
-        }
-        rotate_columns(*tile.rope, tile.positions + first, n, keys);
-        multiply(q, static_cast<Size>(d), keys, kColumnBlock, products, kColumnBlock, heads,
-                 kColumnBlock, d, false);
-        for (int r = 0; r < heads; ++r) {
-            std::copy_n(products + r * kColumnBlock, n,
-                        scores + static_cast<Size>(r) * stride + first);
-        }
+    float* rows = thread_scratch(kTokens * static_cast<Size>(d));
+    for (int first = 0; first < tile.tokens; first += kTokens) {
+        const int n = std::min(kTokens, tile.tokens - first);
+        read_rows(spec, Side::key, channels,
+                  tile.data + static_cast<Size>(first) * row_bytes(spec, Side::key), n, rows);
+        dot_turned(*tile.rope, tile.positions + first, n, d, rows, q, heads, scores + first,
+                   stride);
     }
 }
 
@@ -221,14 +190,12 @@ void add_v(const FormatSpec& spec, const TileView& tile, const float* weights, s
     if (spec.bits_v == 16) return f16_rows_add_v(spec, tile, weights, stride, heads, out);
     const Channels channels(spec, Side::value, tile.side_data);
     const int d = spec.head_dim;
-    float row[kMaxHeadDim];
-    const std::uint8_t* data = tile.data;
-    for (int t = 0; t < tile.tokens; ++t, data += row_bytes(spec, Side::value)) {
-        read_row(spec, Side::value, channels, data, row);
-        for (int r = 0; r < heads; ++r) {
-            const float weight = weights[static_cast<Size>(r) * stride + static_cast<Size>(t)];
-            add_scaled(weight, row, d, out + r * d);
-        }
+    float* rows = thread_scratch(kTokens * static_cast<Size>(d));
+    for (int first = 0; first < tile.tokens; first += kTokens) {
+        const int n = std::min(kTokens, tile.tokens - first);
+        read_rows(spec, Side::value, channels,
+                  tile.data + static_cast<Size>(first) * row_bytes(spec, Side::value), n, rows);
+        float_add_rows(rows, n, d, weights + first, stride, heads, out);
     }
 }
 

@@ -29,8 +29,8 @@
 #include "cache/format.h"
 #include "cache/rope_keys.h"
 #include "cache/rows.h"
-#include "kernels/dense.h"
 #include "kernels/hadamard.h"
+#include "kernels/restore.h"
 
 namespace winnow {
 namespace {
@@ -179,15 +179,20 @@ void unpack(const FormatSpec& spec, Side side, const TileView& tile, float* rows
     if (tile.tokens == 0) return;
     const int d = spec.head_dim, tokens = tile.tokens;
     const FormatSpec block = block_spec(spec, side, tokens);
-    std::vector<float> lanes(static_cast<Size>(tokens) * static_cast<Size>(d));
+    thread_local std::vector<float> lanes;
+    lanes.resize(static_cast<Size>(tokens) * static_cast<Size>(d));
     affine_unpack(block, Side::key, AffineZero::value,
                   {.data = tile.data, .tokens = block.group_size}, lanes.data());
-    const std::uint8_t* scales = tile.data + block_bytes(block);
-    for (int t = 0; t < tokens; ++t) {
-        for (int c = 0; c < d; ++c) {
-            const bool key = side == Side::key;
-            const float scale = f16_to_f32(load_f16(scales + 2 * (key ? t : c)));
-            rows[t * d + c] = scale * lanes[static_cast<Size>(key ? t * d + c : c * tokens + t)];
+    float scale[kMaxHeadDim];  // tile_tokens() and D are both at most kMaxGroupSize
+    floats_from_f16(tile.data + block_bytes(block), side == Side::key ? tokens : d, scale);
+    if (side == Side::key) {
+        for (int t = 0; t < tokens; ++t) {
+            for (int c = 0; c < d; ++c) rows[t * d + c] = scale[t] * lanes[t * d + c];
+        }
+    } else {
+        transpose(lanes.data(), d, tokens, rows);
+        for (int t = 0; t < tokens; ++t) {
+            for (int c = 0; c < d; ++c) rows[t * d + c] *= scale[c];
         }
     }
     hadamard(rows, tokens, d);
@@ -205,25 +210,11 @@ float* scratch(Size floats) {
 void dot_k(const FormatSpec& spec, const TileView& tile, const float* q, int heads, float* scores,
            std::size_t stride) {
     require_rope(spec, tile);
+    if (spec.bits_k == 16) return dot_f16_turned(spec, tile, q, heads, scores, stride);
     const int d = spec.head_dim, tokens = tile.tokens;
-    const Size size = static_cast<Size>(tokens) * static_cast<Size>(d);
-    float* rows = scratch(3 * size);
-    float* keys = rows + size;  // [D][T]
-    float* cos = keys + size;
+    float* rows = scratch(static_cast<Size>(tokens) * static_cast<Size>(d));
     unpack(spec, Side::key, tile, rows);
-    for (int t = 0; t < tokens; ++t) {
-        for (int c = 0; c < d; ++c) keys[c * tokens + t] = rows[t * d + c];
-    }
-    rotate_keys(*tile.rope, tile.positions, tokens, keys, cos, cos + size / 2);
-    if (tokens % kColumnBlock == 0) {
-        multiply(q, static_cast<Size>(d), keys, static_cast<Size>(tokens), scores, stride, heads,
-                 tokens, d, false);
-        return;
-    }
-    for (int r = 0; r < heads; ++r, scores += stride) {
-        std::fill_n(scores, tokens, 0.0F);
-        for (int c = 0; c < d; ++c) add_scaled(q[r * d + c], keys + c * tokens, tokens, scores);
-    }
+    dot_turned(*tile.rope, tile.positions, tokens, d, rows, q, heads, scores, stride);
 }
 
 void add_v(const FormatSpec& spec, const TileView& tile, const float* weights, std::size_t stride,
@@ -239,7 +230,7 @@ void add_v(const FormatSpec& spec, const TileView& tile, const float* weights, s
     for (int r = 0; r < heads; ++r) {
         std::copy_n(weights + static_cast<Size>(r) * stride, tokens, w + r * tokens);
     }
-    affine_dot_k(block, AffineZero::value, {.data = tile.data, .tokens = d}, w, heads, sums,
+    affine_dot_k(block, AffineZero::centred, {.data = tile.data, .tokens = d}, w, heads, sums,
                  static_cast<Size>(d));
     floats_from_f16(tile.data + block_bytes(block), d, scale);
     for (int r = 0; r < heads; ++r) {

@@ -24,8 +24,8 @@
 #include "cache/rope_keys.h"
 #include "cache/rows.h"
 #include "core/rope.h"
-#include "kernels/dense.h"
-#include "kernels/levels.h"
+#include "kernels/packed.h"
+#include "kernels/restore.h"
 
 namespace winnow {
 namespace {
@@ -162,12 +162,14 @@ void pack(const FormatSpec& spec, Side side, const float* rows, int tokens, cons
 void restore_keys(const Layout& layout, const float* levels, const std::uint8_t* tile, int block,
                   std::uint16_t* next, float* keys) {
     const int group = layout.group, first = block * group;
+    restore_levels({.data = tile + layout.key_run(block, 0),
+                    .step = packed_bytes(layout.bits, group),
+                    .runs = layout.head_dim,
+                    .count = group,
+                    .bits = layout.bits},
+                   levels, tile + 2 * layout.vectors, tile, keys);
     for (int c = 0; c < layout.head_dim; ++c) {
-        const float offset = f16_to_f32(load_f16(tile + 2 * c));
-        const float scale = f16_to_f32(load_f16(tile + 2 * (layout.vectors + c)));
         float* channel = keys + c * group;
-        restore_levels(tile + layout.key_run(block, c), layout.bits, group, levels, scale, offset,
-                       channel);
         for (; next[c] < layout.slots; ++next[c]) {
             const int place = layout.place(tile, c, next[c]);
             if (place >= first + group) break;
@@ -176,17 +178,21 @@ void restore_keys(const Layout& layout, const float* levels, const std::uint8_t*
     }
 }
 
-// Token t of the values, [D].
-void restore_value(const Layout& layout, const float* levels, const std::uint8_t* tile, int t,
-                   float* row) {
-    const float offset = f16_to_f32(load_f16(tile + 2 * t));
-    const float scale = f16_to_f32(load_f16(tile + 2 * (layout.vectors + t)));
-    restore_levels(tile + layout.value_run(t), layout.bits, layout.head_dim, levels, scale, offset,
-                   row);
-    for (int slot = 0; slot < layout.slots; ++slot) {
-        const int place = layout.place(tile, t, slot);
-        if (place == kUnused) break;
-        row[place] = layout.exact(tile, t, slot);
+// `count` tokens of the values from `first` on, [count][D].
+void restore_values(const Layout& layout, const float* levels, const std::uint8_t* tile, int first,
+                    int count, float* rows) {
+    restore_levels({.data = tile + layout.value_run(first),
+                    .step = packed_bytes(layout.bits, layout.head_dim),
+                    .runs = count,
+                    .count = layout.head_dim,
+                    .bits = layout.bits},
+                   levels, tile + 2 * (layout.vectors + first), tile + 2 * first, rows);
+    for (int t = first; t < first + count; ++t, rows += layout.head_dim) {
+        for (int slot = 0; slot < layout.slots; ++slot) {
+            const int place = layout.place(tile, t, slot);
+            if (place == kUnused) break;
+            rows[place] = layout.exact(tile, t, slot);
+        }
     }
 }
 
@@ -197,33 +203,14 @@ void unpack(const FormatSpec& spec, Side side, const TileView& tile, float* rows
     const float* levels = codebook(spec, side, tile.side_data);
     const int d = layout.head_dim, group = layout.group;
     if (side == Side::value) {
-        for (int t = 0; t < tile.tokens; ++t) {
-            restore_value(layout, levels, tile.data, t, rows + t * d);
-        }
+        restore_values(layout, levels, tile.data, 0, tile.tokens, rows);
         return;
     }
     float* keys = thread_scratch(static_cast<Size>(d) * static_cast<Size>(group));
     std::uint16_t next[kMaxHeadDim] = {};
     for (int block = 0; block < tile.tokens / group; ++block) {
         restore_keys(layout, levels, tile.data, block, next, keys);
-        for (int t = 0; t < group; ++t) {
-            float* row = rows + (block * group + t) * d;
-            for (int c = 0; c < d; ++c) row[c] = keys[c * group + t];
-        }
-    }
-}
-
-// A key side at 16 bits: rows before RoPE.
-void dot_f16_keys(const FormatSpec& spec, const TileView& tile, const float* q, int heads,
-                  float* scores, Size stride) {
-    float row[kMaxHeadDim];
-    const int d = spec.head_dim;
-    for (int t = 0; t < tile.tokens; ++t) {
-        floats_from_f16(tile.data + 2 * static_cast<Size>(d) * static_cast<Size>(t), d, row);
-        tile.rope->rotate(row, tile.positions[t]);
-        for (int r = 0; r < heads; ++r) {
-            scores[static_cast<Size>(r) * stride + static_cast<Size>(t)] = dot(q + r * d, row, d);
-        }
+        transpose(keys, d, group, rows + block * group * d);
     }
 }
 
@@ -231,28 +218,19 @@ void dot_k(const FormatSpec& spec, const TileView& tile, const float* q, int hea
            std::size_t stride) {
     const int d = spec.head_dim, group = spec.group_size;
     require_rope(spec, tile);
-    if (spec.bits_k == 16) return dot_f16_keys(spec, tile, q, heads, scores, stride);
+    if (spec.bits_k == 16) return dot_f16_turned(spec, tile, q, heads, scores, stride);
     require_tile(spec, tile.tokens);
     const Layout layout(spec, Side::key, tile.tokens);
     const float* levels = codebook(spec, Side::key, tile.side_data);
     const Size block_floats = static_cast<Size>(d) * static_cast<Size>(group);
     float* keys = thread_scratch(2 * block_floats);
-    float* cos = keys + block_floats;
-    float* sin = cos + block_floats / 2;
+    float* rows = keys + block_floats;
     std::uint16_t next[kMaxHeadDim] = {};
-    for (int block = 0; block < tile.tokens / group; ++block) {
-        restore_keys(layout, levels, tile.data, block, next, keys);
-        rotate_keys(*tile.rope, tile.positions + block * group, group, keys, cos, sin);
-        float* row = scores + block * group;
-        if (group % kColumnBlock == 0) {
-            multiply(q, static_cast<Size>(d), keys, static_cast<Size>(group), row, stride, heads,
-                     group, d, false);
-            continue;
-        }
-        for (int r = 0; r < heads; ++r, row += stride) {
-            std::fill(row, row + group, 0.0F);
-            for (int c = 0; c < d; ++c) add_scaled(q[r * d + c], keys + c * group, group, row);
-        }
+    for (int first = 0; first < tile.tokens; first += group) {
+        restore_keys(layout, levels, tile.data, first / group, next, keys);
+        transpose(keys, d, group, rows);
+        dot_turned(*tile.rope, tile.positions + first, group, d, rows, q, heads, scores + first,
+                   stride);
     }
 }
 
@@ -262,23 +240,11 @@ void add_v(const FormatSpec& spec, const TileView& tile, const float* weights, s
     require_tile(spec, tile.tokens);
     const Layout layout(spec, Side::value, tile.tokens);
     const float* levels = codebook(spec, Side::value, tile.side_data);
-    const int d = layout.head_dim;
-    const int group = spec.group_size;
+    const int d = layout.head_dim, group = spec.group_size;
     float* rows = thread_scratch(static_cast<Size>(d) * static_cast<Size>(group));
-    for (int first = 0; d % kColumnBlock == 0 && first < tile.tokens; first += group) {
-        for (int t = 0; t < group; ++t) {
-            restore_value(layout, levels, tile.data, first + t, rows + t * d);
-        }
-        multiply(weights + first, stride, rows, static_cast<Size>(d), out, static_cast<Size>(d),
-                 heads, d, group, true);
-    }
-    float row[kMaxHeadDim];
-    for (int t = 0; d % kColumnBlock != 0 && t < tile.tokens; ++t) {
-        restore_value(layout, levels, tile.data, t, row);
-        for (int r = 0; r < heads; ++r) {
-            const float weight = weights[static_cast<Size>(r) * stride + static_cast<Size>(t)];
-            add_scaled(weight, row, d, out + r * d);
-        }
+    for (int first = 0; first < tile.tokens; first += group) {
+        restore_values(layout, levels, tile.data, first, group, rows);
+        float_add_rows(rows, group, d, weights + first, stride, heads, out);
     }
 }
 
