@@ -51,7 +51,7 @@ class RopeTable {
     float pair_ratio_ = 1.0F;          // angle of pair i + 1 over that of pair i
     std::vector<float> extrapolated_;  // [dims/2] YaRN's share of the unscaled angle, or empty
     float magnitude_ = 1.0F;
-    int known_ = 0;                 // positions in the table
+    int known_ = 0;             // positions in the table
     std::vector<float> table_;  // [known_][dims]: cos, then sin
 };
 
