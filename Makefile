@@ -22,11 +22,16 @@ bench-check: build/build.ninja # what fell by more than 10 % since bench/baselin
 	@ninja -C build --quiet winnow_cli
 	build/bin/winnow bench -m "$(MODEL)" --baseline bench/baseline.json
 
-fuzz: # libFuzzer on the GGUF reader for a minute; needs clang and libclang-rt-14-dev
-	@mkdir -p build/fuzz/corpus
-	clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -Isrc -Iinclude \
-	    fuzz/gguf_fuzz.cpp src/gguf/*.cpp -o build/fuzz/gguf_fuzz
-	build/fuzz/gguf_fuzz -max_total_time=60 -dict=fuzz/gguf.dict build/fuzz/corpus
+fuzz: # libFuzzer on the GGUF and the session reader, a minute each; needs clang and libclang-rt-14-dev
+	@cmake -S . -B build/fuzz -G Ninja --log-level=WARNING -DCMAKE_C_COMPILER=clang \
+	    -DCMAKE_CXX_COMPILER=clang++ -DWINNOW_FUZZ=ON -DWINNOW_TESTS=OFF -DWINNOW_OPENMP=OFF
+	@ninja -C build/fuzz gguf_fuzz session_fuzz
+	@mkdir -p build/fuzz/corpus build/fuzz/sessions
+	build/fuzz/bin/gguf_fuzz -max_total_time=60 -dict=fuzz/gguf.dict build/fuzz/corpus
+	test ! -x build/bin/session_file_test || \
+	    WINNOW_FUZZ_SEEDS=build/fuzz/sessions build/bin/session_file_test --gtest_brief=1 \
+	    --gtest_filter='*SeedsForTheFuzzer'
+	build/fuzz/bin/session_fuzz -max_total_time=60 -max_len=65536 build/fuzz/sessions
 
 tidy: setup # clang-tidy over our sources
 	@scripts/tidy

@@ -19,6 +19,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace winnow {
@@ -241,7 +242,19 @@ class WINNOW_API Session {
     /// A copy of the session and its cache.
     Session clone() const;
 
-    int position() const;  ///< tokens seen so far
+    /// Writes all that it takes to go on with the same logits: cache, what the policy remembers,
+    /// and the tokens seen. `path` is replaced as a whole and synced; it keeps its content where
+    /// that fails, by a failure Error that names it.
+    void save(const std::string& path) const;
+    /// A session as save() left it. The file must be of the same model (by sha256) and the same
+    /// cache options, defaults filled in. Throws a failure Error that says what differs or what is
+    /// damaged, and a usage Error as the constructor does or where the context is too short.
+    static Session load(std::shared_ptr<const Model> model, const std::string& path,
+                        const CacheOptions& cache = {}, const SessionOptions& options = {});
+
+    int position() const;                          ///< tokens seen so far
+    std::span<const std::int32_t> tokens() const;  ///< these tokens; valid until the next call
+    const std::vector<std::pair<int, int>>& pins() const;  ///< positions [first, last), ascending
     CacheStats stats() const;
     SessionTiming timing() const;
     /// Which tokens are kept now; scores are of the last selection.

@@ -145,6 +145,23 @@ void outlier_pack(const FormatSpec& spec, Side side, GroupSolver solve, const fl
                 at);
 }
 
+bool outlier_tile_is_sound(const FormatSpec& spec, Side side, const std::uint8_t* data,
+                           std::size_t size, int tokens) {
+    const Size least = outlier_bytes(spec, side, tokens);
+    if (size < least || bits_of(spec, side) == 16 || tokens == 0) {
+        return size == least;
+    }
+    const Outliers exact(spec, side, {.data = data, .tokens = tokens});
+    const Size each = sizeof(f16) + sizeof(std::uint16_t);
+    if (exact.count > (size - least) / each || size != least + each * exact.count) {
+        return false;
+    }
+    for (std::uint32_t i = 0; i < exact.count; ++i) {
+        if (exact.place(i) >= tokens * spec.head_dim) return false;
+    }
+    return true;
+}
+
 void outlier_unpack(const FormatSpec& spec, Side side, AffineZero zero, const TileView& tile,
                     float* rows) {
     affine_unpack(spec, side, zero, tile, rows);

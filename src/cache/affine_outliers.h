@@ -20,6 +20,8 @@ std::size_t outlier_bytes(const FormatSpec& spec, Side side, int tokens);
 std::size_t outlier_measure(const FormatSpec& spec, Side side, const float* rows, int tokens);
 void outlier_pack(const FormatSpec& spec, Side side, GroupSolver solve, const float* rows,
                   int tokens, std::uint8_t* out);
+bool outlier_tile_is_sound(const FormatSpec& spec, Side side, const std::uint8_t* data,
+                           std::size_t size, int tokens);
 void outlier_unpack(const FormatSpec& spec, Side side, AffineZero zero, const TileView& tile,
                     float* rows);
 void outlier_dot_k(const FormatSpec& spec, AffineZero zero, const TileView& tile, const float* q,

@@ -78,6 +78,12 @@ struct Format {
     void (*fit)(const FormatSpec& spec, std::span<const float> k, std::span<const float> v,
                 float* side_data) = nullptr;
 
+    /// Whether tiles and side data [side_floats] that come out of a file can be read without harm:
+    /// what they hold beside codes and scales points to where it may. Null: any bytes can.
+    bool (*tile_is_sound)(const FormatSpec& spec, Side side, const std::uint8_t* data,
+                          std::size_t size, int tokens) = nullptr;
+    bool (*side_is_sound)(const FormatSpec& spec, const float* side_data) = nullptr;
+
     /// Packs `tokens` rows [tokens][D]. abs(x) > 65504 is clamped; NaN throws a failure Error.
     void (*pack)(const FormatSpec& spec, Side side, const float* rows, int tokens,
                  const float* side_data, std::uint8_t* out) = nullptr;

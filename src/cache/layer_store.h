@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "cache/layer_kv.h"
@@ -25,6 +26,19 @@ struct LayerMemory {
     bool exact_room = false;    ///< sums take no room beyond a few tokens, and never lie twice
     bool release_ring = false;  ///< the ring lives during prefill only
     int notes = 0;              ///< floats the method keeps beside
+};
+
+/// What a store is made of, as a file says it and as a plan does.
+struct StoreShape {
+    std::vector<SpanLayout> tiers;
+    int kv_heads = 0;
+    int query_heads = 0;
+    LayerMemory memory;
+
+    /// Throws a failure Error for what no plan makes.
+    void transfer(Archive& archive);
+    /// What differs, in words, or "".
+    std::string difference(const StoreShape& other) const;
 };
 
 /// A kv head's tokens may lie at several precisions: a span per tier, each with its own layout. New
@@ -119,6 +133,11 @@ class LayerStore {
     std::size_t policy_bytes() const;
     std::unique_ptr<LayerStore> clone(MemoryMeter* cache, MemoryMeter* policy) const;
 
+    StoreShape shape() const { return {layouts_, kv_heads_, query_heads_, memory_}; }
+    /// All that the store holds, to or from a file; when reading, of a fresh store of the shape
+    /// that was written. Positions lie below `end`.
+    void transfer(Archive& archive, std::int32_t end);
+
   private:
     Span& at(int g, int tier) { return spans_[g * tiers() + tier]; }
     struct Sample;
@@ -131,6 +150,7 @@ class LayerStore {
     std::size_t ring_floats() const;
     std::size_t sums_room() const;
     void move_sums(int g, int from, int to, std::span<const std::int32_t> indices);
+    void check(const Archive& archive) const;
 
     std::vector<SpanLayout> layouts_;  // [tiers]; spans point into it
     int kv_heads_;

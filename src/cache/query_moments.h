@@ -8,6 +8,7 @@
 
 namespace winnow {
 
+class Archive;
 class RopeTable;
 
 /// Sums are taken token by token, so they do not depend on how a prompt is cut into chunks, and per
@@ -26,6 +27,7 @@ class QueryMoments {
     void read(std::vector<float>& mean, std::vector<float>& covariance) const;
     std::size_t bytes() const { return sums_.bytes(); }
     QueryMoments clone(MemoryMeter* meter) const;
+    void transfer(Archive& archive);
 
   private:
     std::size_t head_floats() const {

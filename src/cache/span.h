@@ -10,6 +10,8 @@
 
 namespace winnow {
 
+class Archive;  // core/archive.h
+
 /// How a layer stores its spans.
 struct SpanLayout {
     FormatSpec spec;
@@ -82,6 +84,10 @@ class Span {
 
     Span clone(const SpanLayout* layout, MemoryMeter* meter) const;
 
+    /// To or from a file. Reading refuses what append() and read() could not have left behind;
+    /// positions lie below `end`, and ascend where `ascending`.
+    void transfer(Archive& archive, std::int32_t end, bool ascending);
+
   private:
     std::size_t dims() const { return static_cast<std::size_t>(layout_->spec.head_dim); }
     void reserve_exact(int n);
@@ -89,6 +95,8 @@ class Span {
     void pack_tile(const f16* k, const f16* v, int first, int count, const float* side_data);
     void note_positions(const std::int32_t* positions, int n);
     void clear();
+    void check(const Archive& archive, std::int32_t end, bool ascending) const;
+    void check_tiles(const Archive& archive) const;
     std::size_t row_bytes(Side side) const {
         return layout_->spec.format->bytes(layout_->spec, side, 1);
     }

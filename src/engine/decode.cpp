@@ -95,6 +95,7 @@ void decode(std::span<Session::Impl* const> sessions, std::span<const std::int32
         session.logits.assign(logits.begin() + i * h.vocabulary,
                               logits.begin() + (i + 1) * h.vocabulary);
         ++session.position;
+        session.tokens.push_back(tokens[i]);
         session.timing.decode_attention_ms += attention_ms;
         session.timing.decode_graph_ms += graph_ms;
         session.note_bytes();

@@ -153,9 +153,11 @@ void read_once(std::span<Session::Impl* const> sessions, std::span<Undo> undo,
     }
 }
 
-void finish(Session::Impl& session, std::size_t tokens, const std::vector<float>& logits) {
+void finish(Session::Impl& session, std::span<const std::int32_t> tokens,
+            const std::vector<float>& logits) {
     session.logits = logits;
-    session.position += static_cast<int>(tokens);
+    session.position += static_cast<int>(tokens.size());
+    session.tokens.insert(session.tokens.end(), tokens.begin(), tokens.end());
     session.prefill_peak = session.memory.peak();
     session.note_bytes();
     session.note_logits();
@@ -185,7 +187,7 @@ void read_question(Session::Impl& session, std::span<const std::int32_t> tokens,
     session.pins.add(session.position, session.position + count);
     session.timing.compress_ms = 0.0;
     const std::size_t before = session.prefill_peak;
-    finish(session, tokens.size(), logits);
+    finish(session, tokens, logits);
     session.prefill_peak = std::max(before, session.prefill_peak);
     session.timing.prefill_ms = ms_since(start);
 }
@@ -223,7 +225,7 @@ void prefill(std::span<Session::Impl* const> sessions, std::span<const std::int3
     }
     for (std::size_t i = 0; i < sessions.size(); ++i) {
         undo[i].keep();
-        finish(*sessions[i], tokens.size(), logits);
+        finish(*sessions[i], tokens, logits);
         sessions[i]->timing.prefill_ms = ms_since(start);
     }
 }

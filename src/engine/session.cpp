@@ -6,6 +6,7 @@
 #include "engine/decode.h"
 #include "engine/prefill.h"
 #include "engine/profile.h"
+#include "engine/session_file.h"
 #include "engine/session_impl.h"
 #include "winnow/error.h"
 
@@ -23,18 +24,18 @@ int Session::Impl::longest() const {
     return most;
 }
 
-void Session::Impl::check_tokens(std::span<const std::int32_t> tokens) const {
-    if (tokens.empty()) {
+void Session::Impl::check_tokens(std::span<const std::int32_t> more, bool none) const {
+    if (more.empty() && !none) {
         throw usage_error("the prompt has no tokens; give at least one.");
     }
-    for (std::int32_t token : tokens) {
+    for (std::int32_t token : more) {
         if (token < 0 || token >= hparams().vocabulary) {
             throw usage_error("token " + std::to_string(token) +
                               " is not in the vocabulary, which has " +
                               std::to_string(hparams().vocabulary) + " tokens.");
         }
     }
-    const std::uint64_t end = static_cast<std::uint64_t>(position) + tokens.size();
+    const std::uint64_t end = static_cast<std::uint64_t>(position) + more.size();
     const bool trained = end <= static_cast<std::uint64_t>(hparams().trained_context);
     if (!trained && !options.allow_long && context() >= hparams().trained_context) {
         throw usage_error("this needs " + std::to_string(end) +
@@ -170,8 +171,10 @@ Session Session::clone() const {
         to.layers[layer].store = impl_->layers[layer].store->clone(&to.cache, &to.policy);
         to.layers[layer].budget = impl_->layers[layer].budget;
         to.layers[layer].scores = impl_->layers[layer].scores;
+        to.layers[layer].dropped_mass = impl_->layers[layer].dropped_mass;
     }
     to.position = impl_->position;
+    to.tokens = impl_->tokens;
     to.budget_tokens = impl_->budget_tokens;
     to.logits = impl_->logits;
     to.hash = impl_->hash;
@@ -185,6 +188,23 @@ Session Session::clone() const {
     return copy;
 }
 
+void Session::save(const std::string& path) const {
+    save_session(*impl_, path);
+}
+
+Session Session::load(std::shared_ptr<const Model> model, const std::string& path,
+                      const CacheOptions& cache, const SessionOptions& options) {
+    Session session(std::move(model), cache, options);
+    load_session(*session.impl_, path);
+    return session;
+}
+
+std::span<const std::int32_t> Session::tokens() const {
+    return impl_->tokens;
+}
+const std::vector<std::pair<int, int>>& Session::pins() const {
+    return impl_->pins.ranges();
+}
 int Session::position() const {
     return impl_->position;
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/memory.h"
+#include "engine/layer_state.h"
 #include "engine/model_impl.h"
 #include "engine/pins.h"
 #include "engine/plan.h"
@@ -12,12 +13,8 @@
 namespace winnow {
 
 /// A layer's share of a session.
-struct SessionLayer {
+struct SessionLayer : LayerState {
     std::unique_ptr<LayerStore> store;
-    std::vector<int> budget;                 // [G] tokens a head may keep; set by the last prefill
-    std::vector<std::vector<float>> scores;  // [G][kept] of the last selection, when asked for
-    int kept_at_selection = 0;
-    double dropped_mass = 0.0;  // of the last queries' attention, on what the last prefill dropped
 };
 
 struct Session::Impl {
@@ -31,7 +28,8 @@ struct Session::Impl {
     MemoryMeter work{&memory};    // what prefill and eviction need for a while
     std::vector<SessionLayer> layers;
 
-    int position = 0;       // tokens seen
+    int position = 0;  // tokens seen, and which
+    std::vector<std::int32_t> tokens;
     int budget_tokens = 0;  // the longest span any prefill has pruned
     std::vector<float> logits;
     std::uint64_t hash = 0xCBF29CE484222325ULL;
@@ -49,8 +47,9 @@ struct Session::Impl {
     const Hparams& hparams() const { return m().hparams; }
     int context() const;
     int longest() const;  // the most tokens that a kv head holds
-    /// Throws a usage Error unless `count` more tokens, all in the vocabulary, fit.
-    void check_tokens(std::span<const std::int32_t> tokens) const;
+    /// Throws a usage Error unless these tokens, at least one unless `none`, are in the vocabulary
+    /// and fit behind those seen.
+    void check_tokens(std::span<const std::int32_t> more, bool none = false) const;
     std::unique_ptr<LayerStore> new_store(int layer);
     std::size_t cache_bytes() const;
     void note_bytes();

@@ -1,4 +1,6 @@
 // What a session tells about its cache.
+#include "engine/stats.h"
+
 #include <algorithm>
 #include <climits>
 #include <cmath>
@@ -41,32 +43,45 @@ float bits_at(const Span& span, const SpanLayout& layout, int i) {
 
 }  // namespace
 
+void add_precisions(const LayerStore& store, std::vector<PrecisionStats>& list) {
+    for (int g = 0; g < store.kv_heads(); ++g) {
+        for (int tier = 0; tier < store.tiers(); ++tier) {
+            const Span& span = store.span(g, tier);
+            const FormatSpec& spec = store.layout(tier).spec;
+            const auto exact = static_cast<std::uint64_t>(span.head_tokens() + span.tail_tokens());
+            add_precision(list, {.tokens = exact, .bytes = exact * 4U * spec.head_dim});
+            add_precision(list, {.bits_k = spec.bits_k,
+                                 .bits_v = spec.bits_v,
+                                 .tokens = static_cast<std::uint64_t>(span.packed_tokens()),
+                                 .bytes = span.k_bytes() + span.v_bytes()});
+        }
+    }
+}
+
+double mean_tokens(const LayerStore& store) {
+    double tokens = 0.0;
+    for (int g = 0; g < store.kv_heads(); ++g) {
+        tokens += store.tokens(g);
+    }
+    return tokens / store.kv_heads();
+}
+
 CacheStats Session::stats() const {
     const Impl& s = *impl_;
     CacheStats stats;
     std::size_t k_bytes = 0, v_bytes = 0, numbers = 0;
-    const auto add = [&](const Span& span, const SpanLayout& layout) {
-        const auto exact = static_cast<std::uint64_t>(span.head_tokens() + span.tail_tokens());
-        add_precision(stats.precisions,
-                      {.tokens = exact, .bytes = exact * 4U * s.hparams().head_dim});
-        add_precision(stats.precisions, {.bits_k = layout.spec.bits_k,
-                                         .bits_v = layout.spec.bits_v,
-                                         .tokens = static_cast<std::uint64_t>(span.packed_tokens()),
-                                         .bytes = span.k_bytes() + span.v_bytes()});
-        k_bytes += span.k_bytes();
-        v_bytes += span.v_bytes();
-        numbers += static_cast<std::size_t>(span.packed_tokens()) * s.hparams().head_dim;
-    };
     for (const SessionLayer& layer : s.layers) {
         const LayerStore& store = *layer.store;
-        double tokens = 0.0;
+        add_precisions(store, stats.precisions);
         for (int g = 0; g < store.kv_heads(); ++g) {
-            tokens += store.tokens(g);
             for (int tier = 0; tier < store.tiers(); ++tier) {
-                add(store.span(g, tier), store.layout(tier));
+                const Span& span = store.span(g, tier);
+                k_bytes += span.k_bytes();
+                v_bytes += span.v_bytes();
+                numbers += static_cast<std::size_t>(span.packed_tokens()) * s.hparams().head_dim;
             }
         }
-        stats.kept.push_back(tokens / store.kv_heads());
+        stats.kept.push_back(mean_tokens(store));
         stats.dropped_mass += layer.dropped_mass / static_cast<double>(s.layers.size());
         stats.dropped_mass_worst = std::max(stats.dropped_mass_worst, layer.dropped_mass);
         stats.policy_bytes += store.policy_bytes();

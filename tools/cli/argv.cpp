@@ -48,8 +48,15 @@ constexpr std::string_view kLocal =
     "nothing is fetched at run time; -m names the GGUF file of a model";
 constexpr std::string_view kMerge = "merge adapters into the model first, with llama-export-lora";
 
+constexpr std::string_view kPromptCache =
+    "--session FILE keeps the prompt's cache and goes on from it; --session-ro leaves the file as "
+    "it is, and `winnow chat --session` keeps the answers too";
+
 // Flags of llama.cpp whose job another flag does here.
 constexpr auto kAnswered = std::to_array<Pair>({
+    {"--prompt-cache", kPromptCache},
+    {"--prompt-cache-ro", kPromptCache},
+    {"--prompt-cache-all", kPromptCache},
     {"-ctk", kBitsOfK},
     {"--cache-type-k", kBitsOfK},
     {"-ctv", kBitsOfV},

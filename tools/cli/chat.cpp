@@ -22,6 +22,7 @@ constexpr int kStdOut = 1;
 constexpr const char* kHelp =
     "/help   this list\n"
     "/stats  what the cache holds and cost so far\n"
+    "/save   write the file of --session now, and not only at the end\n"
     "/exit   end (or Ctrl-D)\n"
     "A backslash at the end of a line goes on with the next; Ctrl-C ends an answer.\n";
 
@@ -33,12 +34,15 @@ class Chat {
           prefix_(texts.answer_prefix),
           texts_(texts),
           conversation_(*model_, texts.chat_template, texts.system),
-          session_(model_, options_.cache, session_options(options_)) {}
+          session_(open_session(model_, options_, false)) {
+        if (session_.position() > 0) conversation_.resume();
+    }
 
     void loop(std::string first);
 
   private:
     bool command(const std::string& line);
+    void save() const;
     void turn(const std::string& line);
     Texts texts_of(const std::string& line) const;
     bool fits(std::size_t tokens) const;
@@ -75,7 +79,14 @@ void Chat::loop(std::string first) {
             break;
         }
     }
-    if (!conversation_.empty()) write_err(receipt(report()));
+    if (read_ > 0) {
+        save();
+        write_err(receipt(report()));
+    }
+}
+
+void Chat::save() const {
+    if (!options_.session.empty() && !options_.session_ro) session_.save(options_.session);
 }
 
 // False ends the conversation. A line such as "/etc/hosts is empty" is a message.
@@ -84,7 +95,12 @@ bool Chat::command(const std::string& line) {
     if (line == "/help") {
         write_err(kHelp);
     } else if (line == "/stats") {
-        write_err(conversation_.empty() ? "Nothing was read yet.\n" : receipt(report()));
+        write_err(session_.position() == 0 ? "Nothing was read yet.\n" : receipt(report()));
+    } else if (line == "/save") {
+        const bool named = !options_.session.empty() && !options_.session_ro;
+        save();
+        write_err(named ? "Saved to " + options_.session + ".\n"
+                        : "There is no file to save to; --session FILE names one.\n");
     } else {
         turn(line);
     }
@@ -124,7 +140,12 @@ void Chat::turn(const std::string& line) {
         if (opening)
             first = first_prompt(*model_, options_, texts_of(line), std::move(first.tokens));
         ProgressBar bar(true);
-        spent = read_prompt(session_, first, bar.callback());
+        if (opening) {
+            spent = read_prompt(session_, first, bar.callback());
+        } else {
+            session_.prefill(prompt, bar.callback());
+            spent = session_.timing();
+        }
     } catch (const Error& error) {
         conversation_.withdraw();
         // A first prompt may have been read in part, and has pinned what the next may not hold.
@@ -178,7 +199,7 @@ int chat_command(const Arguments& args) {
     Options options;
     auto parser =
         make_parser("chat", "Talks over one compressed cache: each turn reads only what is new.",
-                    options, kSession);
+                    options, kSession | kSessionFileFlags);
     add_switch(*parser, "--color", options.color, "colour the answers on a terminal (short: -co)");
     if (!parse(*parser, args)) return 0;
     settle(options, "chat", kSession);

@@ -26,6 +26,7 @@ int bench_command(const Arguments& args);
 int eval_command(const Arguments& args);
 int check_command(const Arguments& args);
 int report_command(const Arguments& args);
+int session_command(const Arguments& args);
 
 /// Loads the model of the options, with --log and -t as they say. Stops at Ctrl-C.
 std::shared_ptr<const Model> load_model(const Options& options, std::size_t text_bytes = 0);

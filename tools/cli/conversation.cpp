@@ -27,6 +27,11 @@ void Conversation::answered(const std::string& text) {
     ++turns_;
 }
 
+void Conversation::resume() {
+    messages_.push_back({"user", "..."});
+    answered("...");
+}
+
 std::string Conversation::after_last_answer() const {
     std::vector<ChatMessage> marked = messages_;
     marked[marked.size() - 2].content = kAnswerMark;

@@ -19,6 +19,8 @@ class Conversation {
     std::string ask(const std::string& user);
     /// Notes the answer to the last message.
     void answered(const std::string& text);
+    /// Goes on from a session whose messages are not known, behind its last answer.
+    void resume();
     /// Takes the last message back, after a prefill that did not happen.
     void withdraw() { messages_.pop_back(); }
 

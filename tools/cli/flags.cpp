@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <filesystem>
 #include <sstream>
 #include <string_view>
 #include <type_traits>
@@ -157,7 +158,10 @@ void settle_question(const Options& options) {
             "both or neither.");
     }
     const bool apart = !options.file.empty() && !options.prompt.empty();
-    if (options.cache.question_hidden && !marked && !apart) {
+    std::error_code ignored;
+    const bool restored =
+        !options.session.empty() && std::filesystem::exists(options.session, ignored);
+    if (options.cache.question_hidden && !marked && !apart && !restored) {
         throw usage_error(
             "--question-hidden needs to know the question: give the text by -f and the question "
             "by -p, or say by --question-mark TEXT where it begins.");
@@ -202,6 +206,9 @@ std::unique_ptr<CLI::App> make_parser(const std::string& command, const std::str
     parser->get_formatter()->column_width(36);
     if ((groups & kModelFlags) != 0) visit_model_options(options, FlagMaker(*parser, "Model"));
     if ((groups & kPromptFlags) != 0) visit_prompt_options(options, FlagMaker(*parser, "Prompt"));
+    if ((groups & kSessionFileFlags) != 0) {
+        visit_session_options(options, FlagMaker(*parser, "Session"));
+    }
     if ((groups & kGenerationFlags) != 0) {
         visit_generation_options(options, FlagMaker(*parser, "Answer"));
     }
@@ -263,6 +270,10 @@ void settle(Options& options, const std::string& command, unsigned groups) {
             "place for a system message, so put it into the prompt.");
     }
     if ((groups & kPromptFlags) != 0) settle_question(options);
+    if (options.session_ro && options.session.empty()) {
+        throw usage_error(
+            "--session-ro is given without --session FILE, which it would not write.");
+    }
     const bool grammar = !options.sampling.grammar.empty() || !options.grammar_file.empty();
     const bool schema = !options.sampling.json_schema.empty() || !options.json_schema_file.empty();
     if (grammar && schema) {

@@ -18,6 +18,7 @@ enum FlagGroups : unsigned {
     kPromptFlags = 4U,
     kGenerationFlags = 8U,
     kOtherCacheFlags = 16U,  ///< kCacheFlags without kListedCacheFlags
+    kSessionFileFlags = 32U,
     kSession = kModelFlags | kCacheFlags | kPromptFlags | kGenerationFlags,
 };
 

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <limits>
 #include <random>
 #include <utility>
 
 #include "signals.h"
+#include "terminal.h"
 #include "text/utf8.h"
 
 namespace winnow::cli {
@@ -84,6 +86,25 @@ SessionOptions session_options(const Options& options) {
     session.context = options.ctx_size;
     session.allow_long = options.allow_long;
     session.batch = options.batch_size;
+    return session;
+}
+
+Session open_session(const std::shared_ptr<const Model>& model, const Options& options, bool quiet,
+                     const std::function<void(const Session&)>& check) {
+    std::error_code ignored;
+    if (options.session.empty() || !std::filesystem::exists(options.session, ignored)) {
+        return {model, options.cache, session_options(options)};
+    }
+    const auto start = Clock::now();
+    Session session =
+        Session::load(model, options.session, options.cache, session_options(options));
+    if (check) check(session);
+    if (!quiet) {
+        const auto bytes = static_cast<double>(session.stats().bytes);
+        write_err("session " + options.session + ": " +
+                  with_commas(static_cast<std::size_t>(session.position())) + " tokens restored, " +
+                  human_bytes(bytes) + format(" in %.1f ms\n", ms_since(start)));
+    }
     return session;
 }
 

@@ -33,6 +33,11 @@ std::string context_note(int limit);
 /// What Session takes of the options.
 SessionOptions session_options(const Options& options);
 
+/// The session of --session, restored from its file where there is one and held against `check`,
+/// which is then said on stderr unless `quiet`; else a fresh one.
+Session open_session(const std::shared_ptr<const Model>& model, const Options& options, bool quiet,
+                     const std::function<void(const Session&)>& check = {});
+
 /// Chooses the seed when it is left to chance and notes it in the options. Call once, before the
 /// first sampler.
 void settle_seed(Options& options);

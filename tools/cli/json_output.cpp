@@ -96,6 +96,12 @@ Json run_json(const Model& model, const Options& options, const RunReport& run) 
     object["model"] = {
         {"name", info.name}, {"architecture", info.architecture}, {"sha256", model.sha256()}};
     object["options"] = options_json(options, run.cache);
+    object["session"] = nullptr;
+    if (!options.session.empty()) {
+        object["session"] = {{"file", options.session},
+                             {"restored_tokens", run.restored_tokens},
+                             {"saved", run.session_saved}};
+    }
     object["version"] = version();
     return object;
 }

@@ -25,6 +25,7 @@ constexpr auto kCommands = std::to_array<Command>({
     {"run", "answer a prompt", run_command},
     {"chat", "talk over one compressed cache", chat_command},
     {"inspect", "show which tokens of a prompt are kept", inspect_command},
+    {"session", "show what a file of --session holds", session_command},
     {"methods", "list the pruning methods and the cache formats", methods_command},
     {"info", "show a model's shape and what its cache costs", info_command},
     {"plan", "show what a byte budget would keep, without loading weights", plan_command},

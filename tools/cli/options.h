@@ -35,6 +35,9 @@ struct Options {
     bool verbose_prompt = false;
     std::vector<std::string> pin;
     std::string question_mark;
+    // session on disk
+    std::string session;
+    bool session_ro = false;
     // generation
     int n_predict = -1;
     std::int64_t seed = -1;  ///< -1: drawn at the start, and replaced by the number drawn
@@ -103,6 +106,14 @@ void visit_prompt_options(O& o, Visitor&& v) {
 }
 
 template <class O, class Visitor>
+void visit_session_options(O& o, Visitor&& v) {
+    v(Flag{"--session", "FILE",
+           "go on from the cache in this file, which is made or brought up to date"},
+      o.session);
+    v(Flag{"--session-ro", "", "do not write that file"}, o.session_ro);
+}
+
+template <class O, class Visitor>
 void visit_generation_options(O& o, Visitor&& v) {
     auto& s = o.sampling;
     v(Flag{"-n,--n-predict,--predict", "N",
@@ -140,6 +151,7 @@ template <class O, class Visitor>
 void visit_run_options(O& o, Visitor&& v) {
     visit_model_options(o, v);
     visit_prompt_options(o, v);
+    visit_session_options(o, v);
     visit_generation_options(o, v);
 }
 

@@ -218,21 +218,52 @@ FirstPrompt first_prompt(const Model& model, const Options& options, const Texts
     return prompt;
 }
 
-SessionTiming read_prompt(Session& session, const FirstPrompt& prompt,
-                          const ProgressCallback& progress) {
-    for (const auto& [first, last] : prompt.pins) session.pin(first, last);
-    const std::span<const std::int32_t> tokens(prompt.tokens);
-    if (prompt.question_at == 0) {
-        session.prefill(tokens, progress);
-        return session.timing();
+void check_restored(const Session& session, const FirstPrompt& prompt, const std::string& file) {
+    const std::span<const std::int32_t> seen = session.tokens();
+    const auto apart =
+        std::mismatch(seen.begin(), seen.end(), prompt.tokens.begin(), prompt.tokens.end());
+    const auto common = static_cast<std::size_t>(apart.first - seen.begin());
+    if (common < seen.size()) {
+        throw failure("--session names " + file + ", which holds another prompt: of its " +
+                      with_commas(seen.size()) + " tokens the first " + with_commas(common) +
+                      " are this prompt's. Give the same text or another file; a file made with "
+                      "--question-hidden takes any question about its text.");
     }
-    session.prefill(tokens.first(prompt.question_at), progress);
-    const SessionTiming text = session.timing();
-    session.prefill(tokens.subspan(prompt.question_at), progress);
-    SessionTiming both = session.timing();
-    both.prefill_ms += text.prefill_ms;
-    both.compress_ms += text.compress_ms;
-    return both;
+    if (seen.size() < prompt.question_at) {
+        throw failure("--session names " + file + ", which has seen " + with_commas(seen.size()) +
+                      " of the " + with_commas(prompt.question_at) +
+                      " tokens before the question; give the same text or another file.");
+    }
+    const auto end = static_cast<int>(seen.size());
+    for (const auto& [first, last] : prompt.pins) {
+        const bool held = std::ranges::any_of(session.pins(), [&](const auto& range) {
+            return range.first <= first && std::min(last, end) <= range.second;
+        });
+        if (first < end && !held) {
+            throw usage_error("--pin names tokens " + std::to_string(first) + " to " +
+                              std::to_string(last) + ", which " + file +
+                              " was made without, so they may be gone; make it anew.");
+        }
+    }
+}
+
+SessionTiming read_prompt(Session& session, const FirstPrompt& prompt,
+                          const ProgressCallback& progress, const std::function<void()>& keep) {
+    for (const auto& [first, last] : prompt.pins) session.pin(first, last);
+    SessionTiming sum;
+    const auto read = [&](std::size_t end) {
+        const auto done = static_cast<std::size_t>(session.position());
+        if (done >= end) return false;
+        session.prefill(std::span(prompt.tokens).subspan(done, end - done), progress);
+        sum.prefill_ms += session.timing().prefill_ms;
+        sum.compress_ms += session.timing().compress_ms;
+        return true;
+    };
+    const bool hidden = prompt.question_at > 0;
+    const bool worth = read(hidden ? prompt.question_at : prompt.tokens.size());
+    if (worth && keep) keep();
+    read(prompt.tokens.size());
+    return sum;
 }
 
 std::string show_tokens(const Model& model, const std::vector<std::int32_t>& tokens) {

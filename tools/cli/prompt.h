@@ -4,6 +4,7 @@
 #include <winnow/winnow.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -50,10 +51,17 @@ std::vector<std::int32_t> prompt_tokens(const Model& model, const Options& optio
 FirstPrompt first_prompt(const Model& model, const Options& options, const Texts& texts,
                          std::vector<std::int32_t> tokens);
 
-/// Pins and reads a first prompt: the text before a hidden question by itself. Returns the time of
-/// both.
+/// Throws a failure Error unless a session out of a file, which `--session` names, has seen the
+/// beginning of this prompt and, where the question is hidden, all of the text before it; a usage
+/// Error where it was made without what is pinned of that.
+void check_restored(const Session& session, const FirstPrompt& prompt, const std::string& file);
+
+/// Pins and reads a first prompt: the text before a hidden question by itself. Of a session that
+/// has seen its beginning only the rest is read. `keep` is called once for what is worth keeping,
+/// if anything was read: the session has seen the prompt, or the text before a hidden question.
+/// Returns the time of all reading.
 SessionTiming read_prompt(Session& session, const FirstPrompt& prompt,
-                          const ProgressCallback& progress);
+                          const ProgressCallback& progress, const std::function<void()>& keep = {});
 
 /// Tokens of a text that came out of a chat template: BOS is added as the GGUF says, but not
 /// twice.

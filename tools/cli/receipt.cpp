@@ -53,7 +53,10 @@ std::vector<Line> lines(const RunReport& run) {
     std::vector<Line> result{
         {"cache", describe(run.cache)},
         {"tokens", with_commas(run.prompt_tokens) + " read, " + with_commas(run.generated_tokens) +
-                       " written"},
+                       " written" +
+                       (run.restored_tokens > 0
+                            ? ", " + with_commas(run.restored_tokens) + " of them restored"
+                            : "")},
         {"kept",
          format("%.1f per head (%.1f %%)", run.kept_mean(), percent(run.kept_mean(), seen))},
         {"bytes", human_bytes(bytes) + " of " + human_bytes(full) +
@@ -87,8 +90,8 @@ std::string note(const RunReport& run) {
 }  // namespace
 
 double RunReport::prefill_tps() const {
-    return timing.prefill_ms > 0.0 ? 1e3 * static_cast<double>(prompt_tokens) / timing.prefill_ms
-                                   : 0.0;
+    const auto read = static_cast<double>(prompt_tokens - std::min(prompt_tokens, restored_tokens));
+    return timing.prefill_ms > 0.0 ? 1e3 * read / timing.prefill_ms : 0.0;
 }
 
 double RunReport::decode_tps() const {

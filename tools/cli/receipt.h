@@ -16,6 +16,8 @@ struct RunReport {
     SessionTiming timing;
     std::size_t prompt_tokens = 0;
     std::size_t generated_tokens = 0;
+    std::size_t restored_tokens = 0;  ///< of the prompt, out of a file: not read again
+    bool session_saved = false;
     double load_ms = 0.0;
     double decode_ms = 0.0;
     std::string text;

@@ -89,7 +89,7 @@ void print_json(const Model& model, const Options& options, const RunReport& run
 int run_command(const Arguments& args) {
     Options options;
     auto parser = make_parser("run", "Answers a prompt through a pruned and packed cache.", options,
-                              kSession);
+                              kSession | kSessionFileFlags);
     add_switch(*parser, "--json", options.json, "one JSON object on stdout, and nothing else");
     add_switch(*parser, "--color", options.color, "colour the answer on a terminal (short: -co)");
     add_switch(*parser, "--compare-full", options.compare_full,
@@ -109,11 +109,18 @@ int run_command(const Arguments& args) {
     const Tokens& prompt = first.tokens;
     if (options.verbose_prompt) write_err(show_tokens(*model, prompt));
     const auto sampler = make_sampler(model, options, prompt);
-    Session session(model, options.cache, session_options(options));
+    Session session = open_session(model, options, options.json, [&](const Session& found) {
+        check_restored(found, first, options.session);
+    });
+    const auto restored = static_cast<std::size_t>(session.position());
+    bool saved = false;
     SessionTiming read;
     {
         ProgressBar bar(!options.json);
-        read = read_prompt(session, first, bar.callback());
+        read = read_prompt(session, first, bar.callback(), [&] {
+            saved = !options.session.empty() && !options.session_ro;
+            if (saved) session.save(options.session);
+        });
     }
 
     const Answer answer = stream_answer(session, *sampler, options);
@@ -121,6 +128,8 @@ int run_command(const Arguments& args) {
     RunReport run = make_report(session, prompt.size(), answer.tokens.size(), answer.decode_ms);
     run.timing.prefill_ms = read.prefill_ms;
     run.timing.compress_ms = read.compress_ms;
+    run.restored_tokens = restored;
+    run.session_saved = saved;
     run.load_ms = load_ms;
     run.text = answer.text;
     run.stop = stop_name(answer.stop);

@@ -18,6 +18,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -296,6 +297,23 @@ void fit(const FormatSpec& spec, std::span<const float> k, std::span<const float
     for (int c = 0; c < d; ++c) side_data[c] = static_cast<float>(bits[static_cast<Size>(c)]);
 }
 
+// Widths that there are, in whole bunches, and on average what the tiles were made for.
+bool side_is_sound(const FormatSpec& spec, const float* side_data) {
+    if (spec.bits_k == 16) return true;
+    int channels[kShareLevels] = {}, sum = 0;
+    for (int c = 0; c < spec.head_dim; ++c) {
+        const auto* width =
+            std::find_if(std::begin(kShareBits), std::end(kShareBits),
+                         [&](int bits) { return side_data[c] == static_cast<float>(bits); });
+        if (width == std::end(kShareBits)) return false;
+        ++channels[width - std::begin(kShareBits)];
+        sum += *width;
+    }
+    return sum == spec.bits_k * spec.head_dim &&
+           std::all_of(std::begin(channels), std::end(channels),
+                       [](int n) { return n % kShareBunch == 0; });
+}
+
 }  // namespace
 
 extern const Format format_graded;
@@ -313,6 +331,7 @@ const Format format_graded{
     .bytes = bytes,
     .side_floats = [](const FormatSpec& spec) { return spec.head_dim; },
     .fit = fit,
+    .side_is_sound = side_is_sound,
     .pack = pack,
     .unpack = unpack,
     .dot_k = dot_k,

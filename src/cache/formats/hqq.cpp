@@ -130,6 +130,7 @@ const Format kWithOutliers{
     .tile_tokens = outlier_tile_tokens,
     .bytes = outlier_bytes,
     .measure = outlier_measure,
+    .tile_is_sound = outlier_tile_is_sound,
     .pack = [](const FormatSpec& spec, Side side, const float* rows, int tokens, const float*,
                std::uint8_t* out) { outlier_pack(spec, side, solve, rows, tokens, out); },
     .unpack = [](const FormatSpec& spec, Side side, const TileView& tile,

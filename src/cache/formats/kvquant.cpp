@@ -15,6 +15,7 @@
 #include <winnow/error.h>
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -311,6 +312,31 @@ std::size_t bytes(const FormatSpec& spec, Side side, int tokens) {
     return tokens == 0 ? 0 : Layout(spec, side, tokens).bytes;
 }
 
+// Places ascend inside their vector, and unused slots come last.
+bool tile_is_sound(const FormatSpec& spec, Side side, const std::uint8_t* data, std::size_t size,
+                   int tokens) {
+    if (size != bytes(spec, side, tokens)) return false;
+    if (bits_of(spec, side) == 16 || tokens == 0) return true;
+    const Layout layout(spec, side, tokens);
+    for (int v = 0; v < layout.vectors; ++v) {
+        int last = -1;
+        for (int slot = 0; slot < layout.slots; ++slot) {
+            const int place = layout.place(data, v, slot);
+            const bool unused = place == kUnused;
+            if (unused ? false : place <= last || place >= layout.length) return false;
+            last = place;
+        }
+    }
+    return true;
+}
+
+bool side_is_sound(const FormatSpec& spec, const float* side_data) {
+    const float* of_v = side_data + codebook_floats(spec.bits_k);
+    const float* end = of_v + codebook_floats(spec.bits_v);
+    return std::all_of(side_data, end, [](float x) { return std::abs(x) <= kF16Max; }) &&
+           std::is_sorted(side_data, of_v) && std::is_sorted(of_v, end);
+}
+
 }  // namespace
 
 extern const Format format_kvquant;
@@ -338,6 +364,8 @@ const Format format_kvquant{
             return codebook_floats(spec.bits_k) + codebook_floats(spec.bits_v);
         },
     .fit = fit,
+    .tile_is_sound = tile_is_sound,
+    .side_is_sound = side_is_sound,
     .pack = pack,
     .unpack = unpack,
     .dot_k = dot_k,
