@@ -23,7 +23,11 @@ Error cannot(const char* what, const fs::path& path, int code) {
 }  // namespace
 
 void write_whole(const fs::path& path, const std::string& text) {
-    const fs::path part = path.string() + ".part-" + std::to_string(::getpid());
+    std::error_code ignored;
+    // A device or a pipe is written to; a rename would put a file in its place.
+    const bool device = fs::exists(path, ignored) && !fs::is_regular_file(path, ignored);
+    const fs::path part =
+        device ? path : fs::path(path.string() + ".part-" + std::to_string(::getpid()));
     const int file = ::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (file < 0) throw cannot("write", path, errno);
     int code = 0;
@@ -35,9 +39,9 @@ void write_whole(const fs::path& path, const std::string& text) {
             code = errno;
     }
     if (::close(file) != 0 && code == 0) code = errno;
-    if (code == 0 && ::rename(part.c_str(), path.c_str()) != 0) code = errno;
+    if (code == 0 && !device && ::rename(part.c_str(), path.c_str()) != 0) code = errno;
     if (code == 0) return;
-    ::unlink(part.c_str());
+    if (!device) ::unlink(part.c_str());
     throw cannot("write", path, code);
 }
 
