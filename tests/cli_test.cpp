@@ -215,12 +215,16 @@ TEST_F(Cli, AnswerGoesToStdoutAndReceiptToStderr) {
                                          "--method",
                                          "streamingllm",
                                          "--max-capacity-prompts",
-                                         "32",
+                                         "128",
+                                         "--nbits",
+                                         "4",
                                          "--compare-full"};
     const Result pruned = with_model("run", lossy);
     ASSERT_EQ(pruned.code, 0) << pruned.err;
     EXPECT_NE(pruned.err.find("lossy"), std::string::npos);
     EXPECT_NE(pruned.err.find("full, 16 bits"), std::string::npos);
+    // The packed cache holds two precisions, the full one has no such line.
+    EXPECT_NE(pruned.err.find("tokens at"), std::string::npos) << pruned.err;
 }
 
 TEST_F(Cli, ReversePromptEndsTheAnswerBeforeIt) {

@@ -392,6 +392,7 @@ TEST_F(SessionFile, KillingASaveNeverLosesTheOlderFile) {
     int interrupted = 0;
     for (int round = 0; round < 15; ++round) {
         const pid_t child = fork();
+        ASSERT_GE(child, 0);
         if (child == 0) {
             for (;;) {
                 two.save(path("killed"));

@@ -263,6 +263,7 @@ TEST_F(Tune, CtrlCAndMistakesAreTold) {
     }
     const std::string corpus = file("corpus.txt", words);
     const pid_t child = program.start({"tune", "-m", path_, "-f", corpus, "-o", out, "-t", "1"});
+    ASSERT_GT(child, 0);
     for (int i = 0; i < 5000 && !fs::exists(out + ".trials"); ++i) {
         std::this_thread::sleep_for(std::chrono::milliseconds(2));
     }

@@ -157,10 +157,13 @@ std::string receipt(const RunReport& run, const RunReport* full) {
     const std::vector<Line> ours = lines(run);
     const std::vector<Line> theirs = full != nullptr ? lines(*full) : std::vector<Line>{};
     std::string text = "\n";
-    for (std::size_t i = 0; i < ours.size(); ++i) {
-        text += "  " + padded(ours[i].label, kLabelWidth);
-        text += theirs.empty() ? ours[i].value
-                               : padded(ours[i].value, kColumnWidth) + "  " + theirs[i].value;
+    for (const Line& line : ours) {
+        text += "  " + padded(line.label, kLabelWidth);
+        // Lines such as the budget's stand in one column only.
+        const auto other = std::find_if(theirs.begin(), theirs.end(),
+                                        [&](const Line& each) { return each.label == line.label; });
+        text += other == theirs.end() ? line.value
+                                      : padded(line.value, kColumnWidth) + "  " + other->value;
         text += "\n";
     }
     if (full != nullptr && full->agreement) {
