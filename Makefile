@@ -31,7 +31,7 @@ fuzz: # libFuzzer on the GGUF and the session reader, a minute each; needs clang
 	test ! -x build/bin/session_file_test || \
 	    WINNOW_FUZZ_SEEDS=build/fuzz/sessions build/bin/session_file_test --gtest_brief=1 \
 	    --gtest_filter='*SeedsForTheFuzzer'
-	build/fuzz/bin/session_fuzz -max_total_time=60 -max_len=65536 build/fuzz/sessions
+	build/fuzz/bin/session_fuzz -max_total_time=60 -max_len=200000 build/fuzz/sessions
 
 tidy: setup # clang-tidy over our sources
 	@scripts/tidy

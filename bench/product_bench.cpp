@@ -21,9 +21,10 @@ struct Type {
     CodeType code;
     ggml_type ggml;
 };
-constexpr Type kTypes[] = {{CodeType::q4_1, GGML_TYPE_Q4_1}, {CodeType::q4_0, GGML_TYPE_Q4_0},
-                           {CodeType::q5_0, GGML_TYPE_Q5_0}, {CodeType::q8_0, GGML_TYPE_Q8_0},
-                           {CodeType::q4_k, GGML_TYPE_Q4_K}, {CodeType::q6_k, GGML_TYPE_Q6_K}};
+constexpr Type kTypes[] = {{CodeType::q4_1, GGML_TYPE_Q4_1},
+                           {CodeType::q4_0, GGML_TYPE_Q4_0},
+                           {CodeType::q5_0, GGML_TYPE_Q5_0},
+                           {CodeType::q8_0, GGML_TYPE_Q8_0}};
 constexpr int kColumns = 1536, kPanel = 512;
 
 // Rows of `megabytes`, of which one panel is quantised and the others are copies.

@@ -8,13 +8,12 @@
 #include <cmath>
 #include <cstdio>
 #include <memory>
-#include <random>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "engine/session_impl.h"
-#include "support/tiny_gguf.h"
+#include "support/tiny_engine.h"
 
 namespace winnow {
 namespace {
@@ -53,12 +52,7 @@ class Budget : public ::testing::Test {
     }
 
     static std::vector<std::int32_t> prompt(int n, unsigned seed = 1) {
-        std::mt19937 random(seed);
-        std::vector<std::int32_t> tokens;
-        for (int i = 0; i < n; ++i) {
-            tokens.push_back(static_cast<std::int32_t>(random() % 300));
-        }
-        return tokens;
+        return testing::random_prompt(n, seed);
     }
     static std::uint64_t full_bytes(int tokens) {
         return model_->info().full_cache_bytes(static_cast<std::uint64_t>(tokens));

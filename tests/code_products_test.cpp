@@ -1,7 +1,6 @@
 // Integer products against ggml's dequantised weights and a plain sum, on every instruction set.
 #include "kernels/code_products.h"
 
-#include <ggml.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -9,38 +8,20 @@
 #include <cstdint>
 #include <limits>
 #include <new>
-#include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "kernels/dense.h"
 #include "kernels/isa.h"
+#include "support/coded_weights.h"
 
 namespace winnow {
 namespace {
 
-constexpr std::pair<CodeType, ggml_type> kTypes[] = {
-    {CodeType::q4_0, GGML_TYPE_Q4_0}, {CodeType::q4_1, GGML_TYPE_Q4_1},
-    {CodeType::q5_0, GGML_TYPE_Q5_0}, {CodeType::q8_0, GGML_TYPE_Q8_0},
-    {CodeType::q4_k, GGML_TYPE_Q4_K}, {CodeType::q6_k, GGML_TYPE_Q6_K}};
+using testing::kCodeTypes;
 
-class CodeProductsTest : public ::testing::TestWithParam<std::string> {
-  protected:
-    void SetUp() override {
-        force_isa(GetParam());
-        ASSERT_EQ(kernel_isa(), GetParam());
-    }
-    void TearDown() override { force_isa(""); }
-
-    std::vector<float> numbers(std::size_t n, float spike) {
-        std::normal_distribution<float> normal;
-        std::vector<float> x(n);
-        for (std::size_t i = 0; i < n; ++i) x[i] = normal(random_) * (i % 97 == 0 ? spike : 1.0F);
-        return x;
-    }
-    std::mt19937 random_{3};
-};
+class CodeProductsTest : public testing::OnIsa {};
 
 struct Scratch {
     explicit Scratch(std::size_t bytes)
@@ -52,7 +33,7 @@ struct Scratch {
 };
 
 TEST_P(CodeProductsTest, EqualThePlainProductOfGgmlsWeights) {
-    for (const auto& [type, ggml] : kTypes) {
+    for (const auto& [type, ggml] : kCodeTypes) {
         const int block = static_cast<int>(ggml_blck_size(ggml));
         for (const int columns : {block, 3 * block, 1024}) {
             for (const int tokens : {1, 3, 4, 7}) {

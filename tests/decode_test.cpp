@@ -6,12 +6,11 @@
 #include <cmath>
 #include <cstdio>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "engine/session_impl.h"
-#include "support/tiny_gguf.h"
+#include "support/tiny_engine.h"
 
 namespace winnow {
 namespace {
@@ -33,14 +32,7 @@ class Decode : public ::testing::Test {
     }
     static void TearDownTestSuite() { model_.reset(); }
 
-    static Tokens prompt(int n, unsigned seed = 1) {
-        std::mt19937 random(seed);
-        Tokens tokens;
-        for (int i = 0; i < n; ++i) {
-            tokens.push_back(static_cast<std::int32_t>(random() % 300));
-        }
-        return tokens;
-    }
+    static Tokens prompt(int n, unsigned seed = 1) { return testing::random_prompt(n, seed); }
     static CacheOptions options(const std::string& method, int cap, const std::string& format,
                                 int bits) {
         CacheOptions o;

@@ -3,12 +3,10 @@
 #include <winnow/winnow.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <random>
 
 #include "engine/second_pass.h"
 #include "support/attention_probe.h"
-#include "support/tiny_gguf.h"
+#include "support/tiny_engine.h"
 
 namespace winnow {
 namespace {
@@ -18,26 +16,12 @@ using Tokens = std::vector<std::int32_t>;
 constexpr int kCap = 40;
 constexpr int kPiece = 60;
 
-class KvZip : public ::testing::Test {
+class KvZip : public testing::TinyEngine<KvZip> {
+  public:
+    inline static const testing::TinyModelOptions kModel{
+        .query_heads = 6, .kv_heads = 3, .head_dim = 32, .embed = 64, .ff = 64};
+
   protected:
-    static void SetUpTestSuite() {
-        path_ = ::testing::TempDir() + "winnow_kvzip_test.gguf";
-        testing::write_tiny_gguf(
-            path_, {.query_heads = 6, .kv_heads = 3, .head_dim = 32, .embed = 64, .ff = 64});
-        model_ = Model::load(path_, {.threads = 1});
-    }
-    static void TearDownTestSuite() {
-        model_.reset();
-        std::remove(path_.c_str());
-    }
-    static Tokens prompt(int n, unsigned seed = 1) {
-        std::mt19937 random(seed);
-        Tokens tokens;
-        for (int i = 0; i < n; ++i) {
-            tokens.push_back(static_cast<std::int32_t>(random() % 300));
-        }
-        return tokens;
-    }
     static CacheOptions options(int cap = kCap, int bits = 16) {
         CacheOptions o;
         o.method = "kvzip";
@@ -60,13 +44,7 @@ class KvZip : public ::testing::Test {
         }
         return sum;
     }
-
-    static std::string path_;
-    static std::shared_ptr<const Model> model_;
 };
-
-std::string KvZip::path_;
-std::shared_ptr<const Model> KvZip::model_;
 
 // Reads the prompt and each piece behind it with everything kept, takes the largest weight of the
 // plain causal softmax, and keeps the best of all heads and layers one by one.

@@ -4,14 +4,13 @@
 #include <winnow/winnow.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <random>
 #include <set>
 
 #include "engine/pins.h"
 #include "engine/session_impl.h"
 #include "prune/select.h"
-#include "support/tiny_gguf.h"
+#include "support/tiny_engine.h"
 
 namespace winnow {
 namespace {
@@ -72,31 +71,17 @@ TEST(Pins, SelectTakesThemBeforeAllElse) {
     }
 }
 
-class PinEngine : public ::testing::Test {
+class PinEngine : public testing::TinyEngine<PinEngine> {
+  public:
+    inline static const testing::TinyModelOptions kModel{.layers = 3,
+                                                         .query_heads = 4,
+                                                         .kv_heads = 2,
+                                                         .head_dim = 32,
+                                                         .embed = 64,
+                                                         .ff = 64,
+                                                         .context = 8192};
+
   protected:
-    static void SetUpTestSuite() {
-        path_ = ::testing::TempDir() + "winnow_pin_test.gguf";
-        testing::write_tiny_gguf(path_, {.layers = 3,
-                                         .query_heads = 4,
-                                         .kv_heads = 2,
-                                         .head_dim = 32,
-                                         .embed = 64,
-                                         .ff = 64,
-                                         .context = 8192});
-        model_ = Model::load(path_, {.threads = 1});
-    }
-    static void TearDownTestSuite() {
-        model_.reset();
-        std::remove(path_.c_str());
-    }
-    static Tokens prompt(int n, unsigned seed = 1) {
-        std::mt19937 random(seed);
-        Tokens tokens;
-        for (int i = 0; i < n; ++i) {
-            tokens.push_back(static_cast<std::int32_t>(random() % 300));
-        }
-        return tokens;
-    }
     static std::vector<std::string> methods() {
         std::vector<std::string> names{"layerquant", "mixed", "adakv:criticalkv:knorm",
                                        "chunkkv:h2o"};
@@ -125,13 +110,7 @@ class PinEngine : public ::testing::Test {
             }
         }
     }
-
-    static std::string path_;
-    static std::shared_ptr<const Model> model_;
 };
-
-std::string PinEngine::path_;
-std::shared_ptr<const Model> PinEngine::model_;
 
 TEST_F(PinEngine, EveryMethodKeepsThemThroughPromptsAndAnswers) {
     for (const std::string& method : methods()) {

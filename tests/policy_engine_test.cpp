@@ -3,13 +3,10 @@
 #include <gtest/gtest.h>
 #include <winnow/winnow.h>
 
-#include <cstdio>
-#include <random>
-
 #include "engine/output_projection.h"
 #include "engine/session_impl.h"
 #include "policy_formulas.h"
-#include "support/tiny_gguf.h"
+#include "support/tiny_engine.h"
 
 namespace winnow {
 namespace {
@@ -32,30 +29,12 @@ const std::vector<std::string> kMethods{"tova",
                                         "adakv:criticalkv:knorm"};
 constexpr int kCap = 64;
 
-class PolicyEngine : public ::testing::Test {
+class PolicyEngine : public testing::TinyEngine<PolicyEngine> {
+  public:
+    inline static const testing::TinyModelOptions kModel{
+        .query_heads = 6, .kv_heads = 3, .head_dim = 32, .embed = 64, .ff = 64, .context = 8192};
+
   protected:
-    static void SetUpTestSuite() {
-        path_ = ::testing::TempDir() + "winnow_policy_engine_test.gguf";
-        testing::write_tiny_gguf(path_, {.query_heads = 6,
-                                         .kv_heads = 3,
-                                         .head_dim = 32,
-                                         .embed = 64,
-                                         .ff = 64,
-                                         .context = 8192});
-        model_ = Model::load(path_, {.threads = 1});
-    }
-    static void TearDownTestSuite() {
-        model_.reset();
-        std::remove(path_.c_str());
-    }
-    static Tokens prompt(int n, unsigned seed = 1) {
-        std::mt19937 random(seed);
-        Tokens tokens;
-        for (int i = 0; i < n; ++i) {
-            tokens.push_back(static_cast<std::int32_t>(random() % 300));
-        }
-        return tokens;
-    }
     static CacheOptions options(const std::string& method, int cap = kCap, int bits = 16) {
         CacheOptions o;
         o.method = method;
@@ -73,13 +52,7 @@ class PolicyEngine : public ::testing::Test {
         }
         return sum;
     }
-
-    static std::string path_;
-    static std::shared_ptr<const Model> model_;
 };
-
-std::string PolicyEngine::path_;
-std::shared_ptr<const Model> PolicyEngine::model_;
 
 TEST_F(PolicyEngine, KeepsExactlyTheBudgetOfALayer) {
     for (const std::string& method : kMethods) {

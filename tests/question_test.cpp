@@ -4,12 +4,10 @@
 #include <winnow/winnow.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <random>
 
 #include "engine/session_impl.h"
 #include "eval/prompt_parts.h"
-#include "support/tiny_gguf.h"
+#include "support/tiny_engine.h"
 
 namespace winnow {
 namespace {
@@ -37,31 +35,17 @@ TEST(PromptParts, AreFoundAmongTokens) {
     EXPECT_THROW(question_start("-p", "<s>The", text), Error);
 }
 
-class Question : public ::testing::Test {
+class Question : public testing::TinyEngine<Question> {
+  public:
+    inline static const testing::TinyModelOptions kModel{.layers = 3,
+                                                         .query_heads = 4,
+                                                         .kv_heads = 2,
+                                                         .head_dim = 32,
+                                                         .embed = 64,
+                                                         .ff = 64,
+                                                         .context = 8192};
+
   protected:
-    static void SetUpTestSuite() {
-        path_ = ::testing::TempDir() + "winnow_question_test.gguf";
-        testing::write_tiny_gguf(path_, {.layers = 3,
-                                         .query_heads = 4,
-                                         .kv_heads = 2,
-                                         .head_dim = 32,
-                                         .embed = 64,
-                                         .ff = 64,
-                                         .context = 8192});
-        model_ = Model::load(path_, {.threads = 1});
-    }
-    static void TearDownTestSuite() {
-        model_.reset();
-        std::remove(path_.c_str());
-    }
-    static Tokens prompt(int n, unsigned seed = 1) {
-        std::mt19937 random(seed);
-        Tokens tokens;
-        for (int i = 0; i < n; ++i) {
-            tokens.push_back(static_cast<std::int32_t>(random() % 300));
-        }
-        return tokens;
-    }
     static std::vector<std::string> methods() {
         std::vector<std::string> names{"layerquant", "mixed"};
         for (const MethodInfo& policy : policy_list()) {
@@ -86,13 +70,7 @@ class Question : public ::testing::Test {
                              [&](std::int32_t at) { return at < end; });
         return kept;
     }
-
-    static std::string path_;
-    static std::shared_ptr<const Model> model_;
 };
-
-std::string Question::path_;
-std::shared_ptr<const Model> Question::model_;
 
 TEST_F(Question, DoesNotChangeWhatIsKeptOfTheText) {
     for (const std::string& method : methods()) {

@@ -21,7 +21,7 @@
 #include "core/archive.h"
 #include "core/checksum.h"
 #include "core/durable_file.h"
-#include "support/tiny_gguf.h"
+#include "support/tiny_engine.h"
 
 namespace winnow {
 namespace {
@@ -54,14 +54,7 @@ class SessionFile : public ::testing::Test {
         std::filesystem::remove_all(folder_);
     }
     static std::string path(const std::string& name) { return folder_ + "/" + name; }
-    static Tokens prompt(int n, unsigned seed = 1) {
-        std::mt19937 random(seed);
-        Tokens tokens;
-        for (int i = 0; i < n; ++i) {
-            tokens.push_back(static_cast<std::int32_t>(random() % 300));
-        }
-        return tokens;
-    }
+    static Tokens prompt(int n, unsigned seed = 1) { return testing::random_prompt(n, seed); }
     static CacheOptions snapkv() {
         CacheOptions o;
         o.method = "snapkv";

@@ -3,11 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
-#include <nlohmann/json.hpp>
 
 #include "core/f16.h"
+#include "engine/json_file.h"
 #include "winnow/error.h"
 #include "winnow/winnow.h"
 
@@ -15,51 +13,17 @@ namespace winnow {
 
 namespace {
 
-using Json = nlohmann::ordered_json;
+using Json = JsonFile::Json;
 
 constexpr const char* kFormat = "winnow-kvquant-codebook";
 constexpr int kVersion = 1;
-constexpr std::uintmax_t kLargestFile = 64U << 20U;
+constexpr std::uintmax_t kMostMib = 64;
 constexpr std::size_t kMostLayers = 1024;
 
-/// Says what is wrong with which field of a file.
-class Reader {
+class Reader : public JsonFile {
   public:
-    explicit Reader(std::string path) : path_(std::move(path)) {}
-
-    Error wrong(const std::string& field, const std::string& wanted) const {
-        return failure("'" + path_ + "': '" + field + "' must be " + wanted +
-                       "; `winnow calibrate` writes such files.");
-    }
-    Error unusable(const std::string& why) const { return failure("'" + path_ + "' " + why); }
-
-    Json parse() const {
-        std::error_code error;
-        const std::uintmax_t size = std::filesystem::file_size(path_, error);
-        std::ifstream in(path_, std::ios::binary);
-        if (error || !in) throw unusable("cannot be read: it is not a file, or not readable.");
-        if (size > kLargestFile) {
-            throw unusable("is larger than 64 MiB; a codebook is far smaller.");
-        }
-        const std::string text{std::istreambuf_iterator<char>(in), {}};
-        Json json = Json::parse(text, nullptr, false);
-        if (!json.is_object()) {
-            throw unusable("is not a JSON object; `winnow calibrate` writes such files.");
-        }
-        return json;
-    }
-
-    const Json& member(const Json& object, const std::string& field) const {
-        const auto found = object.find(field);
-        if (found == object.end()) throw wrong(field, "given");
-        return *found;
-    }
-
-    std::string text(const Json& object, const std::string& field) const {
-        const Json& value = member(object, field);
-        if (!value.is_string()) throw wrong(field, "a text");
-        return value.get<std::string>();
-    }
+    explicit Reader(const std::string& path)
+        : JsonFile(path, "'" + path + "'", "`winnow calibrate` writes such files.", kMostMib) {}
 
     std::vector<float> levels(const Json& values, int bits, const std::string& where) const {
         const std::size_t count = std::size_t{1} << bits;
@@ -99,7 +63,6 @@ class Reader {
     }
 
   private:
-    std::string path_;
 };
 
 Json numbers(const std::vector<float>& values) {

@@ -3,11 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
-#include <nlohmann/json.hpp>
 
 #include "engine/budget.h"
+#include "engine/json_file.h"
 #include "engine/model_hash.h"
 #include "winnow/error.h"
 
@@ -16,60 +14,20 @@ namespace winnow {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::ordered_json;
+using Json = JsonFile::Json;
 
 constexpr const char* kFormat = "winnow-profile";
 constexpr int kVersion = 1;
-constexpr std::uintmax_t kLargestFile = 1U << 20U;
+constexpr std::uintmax_t kMostMib = 1;
 constexpr std::size_t kMostLayers = 1024;
 constexpr std::size_t kMostTiers = 8;
 
-/// Says what is wrong with which field of a file.
-class Reader {
+class Reader : public JsonFile {
   public:
-    explicit Reader(std::string path) : path_(std::move(path)) {}
+    explicit Reader(const std::string& path)
+        : JsonFile(path, "the profile '" + path + "'",
+                   "run `winnow tune` again, or give --profile none.", kMostMib) {}
 
-    Error wrong(const std::string& field, const std::string& wanted) const {
-        return failure("the profile '" + path_ + "': '" + field + "' must be " + wanted +
-                       "; run `winnow tune` again, or give --profile none.");
-    }
-    Error unusable(const std::string& why) const {
-        return failure("the profile '" + path_ + "' " + why +
-                       " Run `winnow tune` again, or give --profile none.");
-    }
-
-    Json parse() const {
-        std::error_code error;
-        const std::uintmax_t size = fs::file_size(path_, error);
-        std::ifstream in(path_, std::ios::binary);
-        if (error || !in) {
-            throw unusable("cannot be read: it is not a file, or not readable.");
-        }
-        if (size > kLargestFile) {
-            throw unusable("is larger than 1 MiB, but profiles are far smaller.");
-        }
-        const std::string text{std::istreambuf_iterator<char>(in), {}};
-        Json json = Json::parse(text, nullptr, false);
-        if (!json.is_object()) {
-            throw unusable("is not a JSON object.");
-        }
-        return json;
-    }
-
-    const Json& member(const Json& object, const std::string& field) const {
-        const auto found = object.find(field);
-        if (found == object.end()) {
-            throw wrong(field, "given");
-        }
-        return *found;
-    }
-    std::string text(const Json& object, const std::string& field) const {
-        const Json& value = member(object, field);
-        if (!value.is_string()) {
-            throw wrong(field, "a text");
-        }
-        return value.get<std::string>();
-    }
     // The comparisons are false for NaN.
     double number(const Json& value, const std::string& field, double low, double high) const {
         const double x = value.is_number() ? value.get<double>() : std::nan("");
@@ -116,7 +74,6 @@ class Reader {
         text.erase(text.find_last_not_of('0') + 1);
         return text.back() == '.' ? text.substr(0, text.size() - 1) : text;
     }
-    std::string path_;
 };
 
 }  // namespace

@@ -44,18 +44,6 @@ HWY_INLINE hn::VFromD<D> LoadBlocks(D d, const uint8_t* const* at, size_t offset
     }
 }
 
-// One float of each row, `step` floats apart, over the row's lanes.
-template <class D>
-HWY_INLINE hn::VFromD<D> Spread(D f, const float* at, size_t step) {
-    if constexpr (HWY_MAX_LANES_D(D) <= 4) {
-        return hn::Set(f, at[0]);
-    } else {
-        const hn::Half<D> half;
-        return hn::Combine(f, Spread(half, at + HWY_MAX_LANES_D(D) / 8 * step, step),
-                           Spread(half, at, step));
-    }
-}
-
 template <class T>
 HWY_INLINE T Read(const uint8_t* at) {
     T value;
@@ -155,9 +143,9 @@ struct Job {
     int columns;
 };
 
-// acc[t] += scale * (codes . activations of 16 or 32 columns from `first` on).
-template <int kTokens, int kParts>
-HWY_INLINE void AddCodes(const Job& job, int first, const V16* parts, VF scale, VF* acc) {
+// acc[t] += scale * (codes . activations of 32 columns from `first` on).
+template <int kTokens>
+HWY_INLINE void AddCodes(const Job& job, int first, const Parts& parts, VF scale, VF* acc) {
     const D16 d16;
     const D32 d32;
     const DF f;
@@ -165,10 +153,13 @@ HWY_INLINE void AddCodes(const Job& job, int first, const V16* parts, VF scale, 
         const float* token = job.rounded + t * job.row;
         const auto* x = reinterpret_cast<const int16_t*>(token) + first;
         auto low = hn::Zero(d32), high = hn::Zero(d32);
-        for (int p = 0; p < kParts; ++p) {
-            low = hn::ReorderWidenMulAccumulate(d32, parts[p], hn::LoadDup128(d16, x + 8 * p), low,
-                                                high);
-        }
+        const auto add = [&](V16 codes, int at) HWY_ATTR {
+            low = hn::ReorderWidenMulAccumulate(d32, codes, hn::LoadDup128(d16, x + at), low, high);
+        };
+        add(parts.even0, 0);
+        add(parts.odd0, 8);
+        add(parts.even1, 16);
+        add(parts.odd1, 24);
         const auto sum = hn::ConvertTo(f, hn::RearrangeToOddPlusEven(low, high));
         const auto factor = hn::Set(f, token[job.columns / 2 + first / 32]);
         acc[t] = hn::MulAdd(sum, hn::Mul(scale, factor), acc[t]);
@@ -193,16 +184,12 @@ constexpr size_t BlockBytes(CodeType type) {
             return 20;
         case CodeType::q5_0:
             return 22;
-        case CodeType::q8_0:
-            return 34;
-        case CodeType::q4_k:
-            return 144;
         default:
-            return 210;
+            return 34;
     }
 }
 
-// A block of 32 columns of the plain types.
+// A block of 32 columns.
 template <CodeType kType, int kTokens>
 HWY_INLINE void AddBlock(const Job& job, const uint8_t* const* at, size_t offset, int block,
                          VF* acc) {
@@ -222,123 +209,21 @@ HWY_INLINE void AddBlock(const Job& job, const uint8_t* const* at, size_t offset
         }
         if constexpr (kType == CodeType::q4_0) min = hn::Mul(scale, hn::Set(f, -8.0F));
     }
-    const V16 each[4] = {parts.even0, parts.odd0, parts.even1, parts.odd1};
-    AddCodes<kTokens, 4>(job, 32 * block, each, scale, acc);
+    AddCodes<kTokens>(job, 32 * block, parts, scale, acc);
     if constexpr (kType != CodeType::q8_0) AddMins<kTokens>(job, block, min, acc);
-}
-
-// d f16, dmin f16, 8 scales and mins of 6 bits in 12 bytes, nibbles [4][32] of two blocks each.
-template <int kTokens>
-HWY_INLINE void AddQ4K(const Job& job, const uint8_t* const* at, size_t offset, int unit, VF* acc) {
-    const DF f;
-    const hn::CappedTag<float, 8> f8;
-    const hn::Rebind<int32_t, decltype(f8)> i32;
-    const hn::Rebind<uint8_t, decltype(f8)> u8;
-    HWY_ALIGN float scales[kRows][8], mins[kRows][8];
-    for (int r = 0; r < kRows; ++r) {
-        const uint8_t* from = at[r] + offset;
-        const auto low = Read<uint32_t>(from + 4), middle = Read<uint32_t>(from + 8),
-                   high = Read<uint32_t>(from + 12);
-        const uint32_t words[4] = {
-            low & 0x3F3F3F3F, (high & 0x0F0F0F0F) | (low >> 6 & 0x03030303) << 4,
-            middle & 0x3F3F3F3F, (high >> 4 & 0x0F0F0F0F) | (middle >> 6 & 0x03030303) << 4};
-        uint8_t bytes[16];
-        hwy::CopyBytes<16>(words, bytes);
-        const float d = hwy::F32FromF16(Read<hwy::float16_t>(from)),
-                    least = hwy::F32FromF16(Read<hwy::float16_t>(from + 2));
-        for (size_t i = 0; i < 8; i += hn::Lanes(f8)) {
-            const auto s = hn::ConvertTo(f8, hn::PromoteTo(i32, hn::LoadU(u8, bytes + i)));
-            const auto m = hn::ConvertTo(f8, hn::PromoteTo(i32, hn::LoadU(u8, bytes + 8 + i)));
-            hn::Store(hn::Mul(s, hn::Set(f8, d)), f8, scales[r] + i);
-            hn::Store(hn::Mul(m, hn::Set(f8, -least)), f8, mins[r] + i);
-        }
-    }
-    for (int j = 0; j < 4; ++j) {
-        const Parts a = Nibbles(at, offset + 16 + 32 * static_cast<size_t>(j));
-        const Parts b = Nibbles(at, offset + 32 + 32 * static_cast<size_t>(j));
-        const V16 low[4] = {a.even0, a.odd0, b.even0, b.odd0};
-        const V16 high[4] = {a.even1, a.odd1, b.even1, b.odd1};
-        const int block = 8 * unit + 2 * j;
-        AddCodes<kTokens, 4>(job, 32 * block, low, Spread(f, scales[0] + 2 * j, 8), acc);
-        AddMins<kTokens>(job, block, Spread(f, mins[0] + 2 * j, 8), acc);
-        AddCodes<kTokens, 4>(job, 32 * block + 32, high, Spread(f, scales[0] + 2 * j + 1, 8), acc);
-        AddMins<kTokens>(job, block + 1, Spread(f, mins[0] + 2 * j + 1, 8), acc);
-    }
-}
-
-// A nibble with the two bits of `high` at kBit above it, less 32.
-template <int kNibble, int kBit>
-HWY_INLINE V16 SixBits(VU16 low, VU16 high) {
-    const DU16 u16;
-    const auto bits = kBit >= 4 ? hn::ShiftRight < kBit >= 4 ? kBit - 4 : 0 > (high)
-                      : hn::ShiftLeft < kBit < 4 ? 4 - kBit
-                                                 : 0 > (high);
-    const auto upper = hn::BitCast(D16(), hn::And(bits, hn::Set(u16, 0x30)));
-    return hn::Sub(hn::Or(Nibble<kNibble>(low), upper), hn::Set(D16(), 32));
-}
-
-// Low nibbles [128], high pairs [64], 16 scales int8, d f16.
-template <int kTokens>
-HWY_INLINE void AddQ6K(const Job& job, const uint8_t* const* at, size_t offset, int unit, VF* acc) {
-    const DF f;
-    const hn::CappedTag<float, 8> f8;
-    const hn::Rebind<int32_t, decltype(f8)> i32;
-    const hn::Rebind<int8_t, decltype(f8)> i8;
-    HWY_ALIGN float scales[kRows][16];
-    for (int r = 0; r < kRows; ++r) {
-        const uint8_t* from = at[r] + offset;
-        const float d = hwy::F32FromF16(Read<hwy::float16_t>(from + 208));
-        const auto* stored = reinterpret_cast<const int8_t*>(from + 192);
-        for (size_t i = 0; i < 16; i += hn::Lanes(f8)) {
-            const auto s = hn::ConvertTo(f8, hn::PromoteTo(i32, hn::LoadU(i8, stored + i)));
-            hn::Store(hn::Mul(s, hn::Set(f8, d)), f8, scales[r] + i);
-        }
-    }
-    for (int half = 0; half < 2; ++half) {
-        const int column = 256 * unit + 128 * half;
-        const float* scale = scales[0] + 8 * half;
-        const size_t nibbles = offset + 64 * static_cast<size_t>(half);
-        const size_t pairs = offset + 128 + 32 * static_cast<size_t>(half);
-        // 16 columns each: `chunk` in the low halves, chunk + 4 in the high ones.
-        const auto add = [&](int chunk, auto bit) HWY_ATTR {
-            constexpr int kBit = decltype(bit)::value;
-            const size_t place = 16 * static_cast<size_t>(chunk);
-            const auto low = hn::BitCast(DU16(), LoadBlocks(D8(), at, nibbles + place));
-            const auto high = hn::BitCast(DU16(), LoadBlocks(D8(), at, pairs + place % 32));
-            const V16 first[2] = {SixBits<0, kBit>(low, high), SixBits<8, kBit + 8>(low, high)};
-            const V16 second[2] = {SixBits<4, kBit + 4>(low, high),
-                                   SixBits<12, kBit + 12>(low, high)};
-            AddCodes<kTokens, 2>(job, column + 16 * chunk, first, Spread(f, scale + chunk, 16),
-                                 acc);
-            AddCodes<kTokens, 2>(job, column + 64 + 16 * chunk, second,
-                                 Spread(f, scale + chunk + 4, 16), acc);
-        };
-        add(0, std::integral_constant<int, 0>());
-        add(1, std::integral_constant<int, 0>());
-        add(2, std::integral_constant<int, 2>());
-        add(3, std::integral_constant<int, 2>());
-    }
 }
 
 // kRows rows against kTokens tokens; `rows` of them are stored.
 template <CodeType kType, int kTokens>
 void Tile(const Job& job, const uint8_t* const* at, int rows, float* out, size_t stride) {
-    constexpr bool kSuper = kType == CodeType::q4_k || kType == CodeType::q6_k;
     constexpr size_t kBytes = BlockBytes(kType);
     const DF f;
     VF acc[kTokens];
     for (int t = 0; t < kTokens; ++t) acc[t] = hn::Zero(f);
-    const int units = job.columns / (kSuper ? 256 : 32);
-    for (int unit = 0; unit < units; ++unit) {
-        const size_t offset = static_cast<size_t>(unit) * kBytes;
+    for (int block = 0; block < job.columns / 32; ++block) {
+        const size_t offset = static_cast<size_t>(block) * kBytes;
         fetch_ahead(at[0], kFetch + kRows * offset, kRows * kBytes);
-        if constexpr (kType == CodeType::q4_k) {
-            AddQ4K<kTokens>(job, at, offset, unit, acc);
-        } else if constexpr (kType == CodeType::q6_k) {
-            AddQ6K<kTokens>(job, at, offset, unit, acc);
-        } else {
-            AddBlock<kType, kTokens>(job, at, offset, unit, acc);
-        }
+        AddBlock<kType, kTokens>(job, at, offset, block, acc);
     }
     HWY_ALIGN float lanes[4 * kRows];
     for (int t = 0; t < kTokens; ++t) {
@@ -383,12 +268,8 @@ void MultiplyRows(const StoredCodes& w, int first, int rows, const float* rounde
             return Rows<CodeType::q4_1>(w, first, rows, rounded, tokens, out, stride);
         case CodeType::q5_0:
             return Rows<CodeType::q5_0>(w, first, rows, rounded, tokens, out, stride);
-        case CodeType::q8_0:
-            return Rows<CodeType::q8_0>(w, first, rows, rounded, tokens, out, stride);
-        case CodeType::q4_k:
-            return Rows<CodeType::q4_k>(w, first, rows, rounded, tokens, out, stride);
         default:
-            return Rows<CodeType::q6_k>(w, first, rows, rounded, tokens, out, stride);
+            return Rows<CodeType::q8_0>(w, first, rows, rounded, tokens, out, stride);
     }
 }
 

@@ -11,11 +11,9 @@ namespace {
 
 constexpr int kShareRows = 8;  // threads' shares of a matrix are multiples of it
 
-// The k types have small scales of their own, which cost more than memory does: there ggml's
-// products of 8-bit activations take two thirds of the time (kernel_bench, rows and rows_ggml).
 bool pays(ggml_type type) {
     const auto code = code_type(type);
-    return code && *code != CodeType::q4_k && *code != CodeType::q6_k && code_products_pay();
+    return code && has_row_products(*code) && code_products_pay();
 }
 
 }  // namespace
