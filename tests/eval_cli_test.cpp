@@ -111,6 +111,40 @@ class EvalCli : public ::testing::Test {
 
 std::unique_ptr<testing::Folder> EvalCli::folder_;
 
+TEST_F(EvalCli, AProfileBesideASweepIsForMixed) {
+    const std::string dir = path("profile");
+    const Result result = finish(start(winnow({"eval",
+                                               "fidelity",
+                                               "-m",
+                                               path("tiny.gguf"),
+                                               "-t",
+                                               "1",
+                                               "-f",
+                                               path("hay/a.txt"),
+                                               "--s-len",
+                                               "400",
+                                               "--force-tokens",
+                                               "40",
+                                               "--pack-decode",
+                                               "--max-num-examples",
+                                               "1",
+                                               "--sweep",
+                                               "method=mixed; budget=1/4",
+                                               "--profile",
+                                               "none",
+                                               "--save-dir",
+                                               dir})));
+    ASSERT_EQ(result.code, 0) << result.err;
+    const auto all = eval::read_result_lines(dir);
+    ASSERT_EQ(all.size(), 3U);  // full, mixed, random
+    EXPECT_EQ(all[1]["options"]["profile"], "none");
+    EXPECT_EQ(all[2]["options"]["profile"], "");
+    const auto peak = all[1]["kv"]["bytes_peak"].get<std::uint64_t>();
+    EXPECT_GT(peak, 0U);
+    EXPECT_LE(peak + all[1]["kv"]["policy_bytes"].get<std::uint64_t>(),
+              std::stoull(all[1]["options"]["kv_budget"].get<std::string>()));
+}
+
 TEST_F(EvalCli, ARepliesEqualsThatOfARun) {
     const std::string dir = path("equal");
     const Result result = finish(start(needle(dir, {"--mode", "paper", "--json"})));

@@ -149,6 +149,26 @@ TEST_F(Eval, BadSweepsAreNamed) {
               std::string::npos);
 }
 
+// A profile or a codebook beside a sweep is for those that read it; one that nobody reads is not
+// passed over in silence where the sweep itself names it.
+TEST_F(Eval, FilesOfOneMethodGoToIt) {
+    CacheOptions base;
+    base.profile = "none";
+    base.kvquant_codebook = "levels.json";
+    const auto all = expand_sweep("method=mixed,snapkv; budget=1/8; quant=none", base);
+    ASSERT_EQ(all.size(), 2U);
+    EXPECT_EQ(all[0].profile, "none");
+    EXPECT_EQ(all[1].profile, "");
+    EXPECT_EQ(all[1].kvquant_codebook, "");
+    EXPECT_EQ(expand_sweep("quant=kvquant:4", base)[0].kvquant_codebook, "levels.json");
+    EXPECT_EQ(expand_sweep("method=h2o; cap=64", base)[0].profile, "");
+    EXPECT_EQ(expand_sweep("method=h2o,mixed; profile=none", {})[0].profile, "");
+    EXPECT_EQ(expand_sweep("kv-budget=64KiB", base)[0].profile, "none");
+    EXPECT_NE(
+        message_of([&] { configs("method=h2o; cap=64; profile=none", {}); }).find("--profile"),
+        std::string::npos);
+}
+
 TEST_F(Eval, SweepFilesJoinTheirLines) {
     const std::string path = folder_->file("sweeps");
     std::ofstream(path) << "# two\nmethod=h2o; cap=64\n\nmethod=snapkv; cap=128; quant=4\n";

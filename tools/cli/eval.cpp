@@ -48,8 +48,24 @@ std::string command_line(const Arguments& args) {
     return text;
 }
 
-void settle_eval(EvalFlags& f, const std::string& suite) {
+// Beside a sweep, files that one method alone reads are not for the flags' own cache.
+void settle_cache_of_sweep(EvalFlags& f, const std::string& suite) {
+    const bool sweep = !f.sweep.empty() || !f.sweep_file.empty();
+    CacheOptions& cache = f.options.cache;
+    std::string profile, codebook;
+    if (sweep) {
+        profile.swap(cache.profile);
+        codebook.swap(cache.kvquant_codebook);
+    }
     settle(f.options, "eval " + suite, kModelFlags | kCacheFlags);
+    if (sweep) {
+        profile.swap(cache.profile);
+        codebook.swap(cache.kvquant_codebook);
+    }
+}
+
+void settle_eval(EvalFlags& f, const std::string& suite) {
+    settle_cache_of_sweep(f, suite);
     if (f.save_dir.empty()) {
         throw usage_error("`winnow eval " + suite + "` needs --save-dir DIR, where results go.");
     }

@@ -224,6 +224,25 @@ std::vector<Edit> parse_clause(const std::string& part) {
     return edits;
 }
 
+// Files that one method or format alone reads: the others of a sweep go without. Where nobody reads
+// one that the sweep itself names, it stays, to be refused.
+void drop_unread_files(std::vector<CacheOptions>& all, const CacheOptions& base) {
+    const auto drop = [&](std::string CacheOptions::*field, const auto& reads) {
+        const bool read = std::any_of(all.begin(), all.end(), reads);
+        for (CacheOptions& o : all) {
+            if (!reads(o) && (read || o.*field == base.*field)) {
+                (o.*field).clear();
+            }
+        }
+    };
+    drop(&CacheOptions::profile, [](const CacheOptions& o) {
+        const bool planned = !o.kv_budget.empty() && !o.kv_budget.starts_with(kEqualBytes);
+        return o.method == "mixed" || (o.method == "full" && planned);
+    });
+    drop(&CacheOptions::kvquant_codebook,
+         [](const CacheOptions& o) { return o.quant_method == "kvquant"; });
+}
+
 }  // namespace
 
 std::vector<CacheOptions> expand_sweep(const std::string& text, const CacheOptions& base) {
@@ -244,6 +263,7 @@ std::vector<CacheOptions> expand_sweep(const std::string& text, const CacheOptio
         }
         all = std::move(more);
     }
+    drop_unread_files(all, base);
     if (!any) {
         throw usage_error(
             "--sweep is empty; it takes key=value,value parts separated by "

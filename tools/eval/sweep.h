@@ -21,7 +21,8 @@ struct Config {
 /// Keys are method, cap (tokens, or a share of the prompt), quant (`format:bits,...`, bits also
 /// as k4v2; 16 is no packing), budget (equal bytes for all methods, as a share of the full cache of
 /// the prompt or in bytes), and every cache option. A budget stands in kv_budget, marked, until
-/// make_configs takes it out. Throws a usage Error that names the part.
+/// make_configs takes it out. `profile` and `kvquant_codebook` go to those alone that read them.
+/// Throws a usage Error that names the part.
 std::vector<CacheOptions> expand_sweep(const std::string& text, const CacheOptions& base);
 
 /// A file of sweeps, one a line; empty lines and those that begin with # are left out.
