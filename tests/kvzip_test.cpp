@@ -207,6 +207,47 @@ TEST_F(KvZip, StoppingInTheSecondPassLeavesTheSessionAsItWas) {
     EXPECT_EQ(zip.logits_hash(), other.logits_hash());
 }
 
+// Several sessions read the prompt twice in all, not twice each, and get the same bits.
+TEST_F(KvZip, SharedPassesGiveTheSameBits) {
+    const Tokens tokens = prompt(150);
+    const auto made = [] {
+        std::vector<Session> all;
+        all.push_back(session(options()));
+        all.push_back(session(options(60, 4)));
+        all.push_back(session(options(200)));  // all tokens fit: no second pass
+        CacheOptions snapkv = options();
+        snapkv.method = "snapkv";
+        all.push_back(session(snapkv));
+        return all;
+    };
+    std::vector<Session> apart = made(), together = made();
+    int alone = 0, shared = 0;
+    const auto counting = [](int& layers) {
+        return [&layers, last = -1](const Progress& at) mutable {
+            layers += at.layer != last ? 1 : 0;
+            last = at.layer;
+            return true;
+        };
+    };
+    std::vector<Session*> pointers;
+    for (std::size_t i = 0; i < apart.size(); ++i) {
+        apart[i].prefill(tokens, counting(alone));
+        pointers.push_back(&together[i]);
+    }
+    Session::prefill(pointers, tokens, counting(shared));
+    const int layers = model_->info().layers;
+    EXPECT_EQ(alone - shared, layers * 4);  // a first pass and three pieces
+    for (std::size_t i = 0; i < apart.size(); ++i) {
+        for (Session* s : {&apart[i], &together[i]}) {
+            for (const std::int32_t token : {5, 9, 2}) {
+                s->decode(token);
+            }
+        }
+        EXPECT_EQ(apart[i].logits_hash(), together[i].logits_hash()) << i;
+        EXPECT_EQ(apart[i].stats().kept, together[i].stats().kept) << i;
+    }
+}
+
 TEST_F(KvZip, IsNoBaseForSelectors) {
     CacheOptions o = options();
     o.method = "adakv:kvzip";

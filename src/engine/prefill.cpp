@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <utility>
 
 #include "engine/pass.h"
@@ -36,11 +37,13 @@ void check_memory(std::span<Session::Impl* const> sessions, std::size_t tokens) 
     const std::uint64_t mapped =
         weights.bytes() - std::min(weights.bytes(), weights.repacked_bytes());
     std::uint64_t needed = layer + 4ULL * tokens * h.embedding;
+    bool whole = false;
     for (const Session::Impl* session : sessions) {
         const CacheOptions& o = session->plan.options;
-        // A policy that reads twice holds all layers whole until it has.
+        // A policy that reads twice holds all layers whole until it has; one prompt at a time.
         const bool twice = reads_twice(*session);
-        const double share = o.method == "full" || twice ? 1.0 : 0.0;
+        const double share = o.method == "full" || (twice && !whole) ? 1.0 : 0.0;
+        whole = whole || twice;
         const double bits = twice ? 1.0 : (o.nbits_k + o.nbits_v) / 32.0;
         needed += static_cast<std::uint64_t>(share * bits * static_cast<double>(layer) * h.layers);
     }
@@ -153,6 +156,26 @@ void read_once(std::span<Session::Impl* const> sessions, std::span<Undo> undo,
     }
 }
 
+// The others: those that ask for the same second pass share both.
+void read_the_rest(std::span<Session::Impl* const> sessions, std::span<Undo> undo,
+                   std::span<const std::int32_t> tokens, const ProgressCallback& progress,
+                   std::vector<float>& logits) {
+    std::map<std::pair<bool, int>, std::vector<Session::Impl*>> alike;
+    for (std::size_t i = 0; i < sessions.size(); ++i) {
+        Session::Impl& session = *sessions[i];
+        if (reads_twice(session)) {
+            for (int layer = 0; layer < session.hparams().layers; ++layer) {
+                undo[i].open(layer);
+            }
+            const bool again = needs_second_pass(session, static_cast<int>(tokens.size()));
+            alike[{again, session.plan.repeat_tokens}].push_back(&session);
+        }
+    }
+    for (const auto& [key, group] : alike) {
+        read_twice(group, tokens, progress, logits.data());
+    }
+}
+
 void finish(Session::Impl& session, std::span<const std::int32_t> tokens,
             const std::vector<float>& logits) {
     session.logits = logits;
@@ -214,15 +237,7 @@ void prefill(std::span<Session::Impl* const> sessions, std::span<const std::int3
     }
     std::vector<float> logits(first.hparams().vocabulary);
     read_once(sessions, undo, tokens, progress, logits);
-    for (std::size_t i = 0; i < sessions.size(); ++i) {
-        if (reads_twice(*sessions[i])) {
-            for (int layer = 0; layer < first.hparams().layers; ++layer) {
-                undo[i].open(layer);
-            }
-            read_twice(*sessions[i], tokens, progress, logits.data(),
-                       sessions[i]->timing.compress_ms);
-        }
-    }
+    read_the_rest(sessions, undo, tokens, progress, logits);
     for (std::size_t i = 0; i < sessions.size(); ++i) {
         undo[i].keep();
         finish(*sessions[i], tokens, logits);

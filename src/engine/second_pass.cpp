@@ -142,51 +142,82 @@ std::vector<std::int32_t> repeat_prompt(const Model::Impl& model,
     return out;
 }
 
-void read_twice(Session::Impl& session, std::span<const std::int32_t> tokens,
-                const ProgressCallback& progress, float* logits, double& compress_ms) {
-    const int layers = session.hparams().layers;
-    const int count = static_cast<int>(tokens.size());
-    const int pieces = (count + session.plan.repeat_tokens - 1) / session.plan.repeat_tokens;
-    std::int64_t total = 0, held = 0;
-    for (int layer = 0; layer < layers; ++layer) {
-        const LayerStore& store = *session.layers[layer].store;
+namespace {
+
+// Tokens of all heads and layers that the cap allows.
+std::int64_t allowed(const Session::Impl& session) {
+    std::int64_t total = 0;
+    for (int layer = 0; layer < session.hparams().layers; ++layer) {
         total +=
             static_cast<std::int64_t>(session.plan.layer_params(layer, session.budget_tokens).cap) *
-            store.kv_heads();
-        for (int g = 0; g < store.kv_heads(); ++g) {
-            held += store.tokens(g) + count;
+            session.hparams().kv_heads;
+    }
+    return total;
+}
+
+// By the session's own cap. Layers of the whole prompt go as soon as the last session has packed
+// them.
+void pack_whole(Session::Impl& session, WholePrompt& prompt, bool last) {
+    const Budgets budgets = share_out(session, prompt, allowed(session));
+    for (std::size_t layer = 0; layer < prompt.layers.size(); ++layer) {
+        const LayerView view{.kv = &prompt.layers[layer],
+                             .column_sums = prompt.peaks[layer].data(),
+                             .stride = prompt.stride};
+        compress_to(session, static_cast<int>(layer), view, budgets[layer]);
+        if (last) {
+            prompt.layers[layer] = LayerKv(nullptr, {}, 0, session.hparams().head_dim);
         }
     }
-    const bool over = held > total;
-    const int steps = over ? layers * (1 + pieces) : layers;
+}
+
+}  // namespace
+
+bool needs_second_pass(const Session::Impl& session, int count) {
+    std::int64_t held = 0;
+    for (const SessionLayer& layer : session.layers) {
+        for (int g = 0; g < layer.store->kv_heads(); ++g) {
+            held += layer.store->tokens(g) + count;
+        }
+    }
+    return held > allowed(session);
+}
+
+void read_twice(std::span<Session::Impl* const> sessions, std::span<const std::int32_t> tokens,
+                const ProgressCallback& progress, float* logits) {
+    Session::Impl& session = *sessions[0];
+    const int layers = session.hparams().layers;
+    const int count = static_cast<int>(tokens.size());
+    const int pieces = needs_second_pass(session, count)
+                           ? (count + session.plan.repeat_tokens - 1) / session.plan.repeat_tokens
+                           : 0;
+    const int steps = layers * (1 + pieces);
     WholePrompt prompt;
     {
         const ProgressCallback first = in_steps(progress, 0, steps);
-        Session::Impl* self = &session;
-        Pass pass(std::span(&self, 1), tokens, true, &first);
+        Pass pass(sessions, tokens, true, &first);
         pass.embed();
         for (int layer = 0; layer < layers; ++layer) {
             prompt.layers.push_back(pass.read_layer(layer));
         }
         pass.logits_of(count - 1, 1, logits);
     }
+    const auto ms_since = [](std::chrono::steady_clock::time_point start) {
+        return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+            .count();
+    };
     const auto start = std::chrono::steady_clock::now();
     open_peaks(session, prompt);
-    for (int piece = 0; over && piece < pieces; ++piece) {
+    for (int piece = 0; piece < pieces; ++piece) {
         const int first = piece * session.plan.repeat_tokens;
         repeat(session, tokens, first, std::min(session.plan.repeat_tokens, count - first),
                in_steps(progress, layers * (1 + piece), steps), prompt);
     }
-    const Budgets budgets = share_out(session, prompt, total);
-    for (int layer = 0; layer < layers; ++layer) {
-        const LayerView view{.kv = &prompt.layers[layer],
-                             .column_sums = prompt.peaks[layer].data(),
-                             .stride = prompt.stride};
-        compress_to(session, layer, view, budgets[layer]);
-        prompt.layers[layer] = LayerKv(nullptr, {}, 0, session.hparams().head_dim);
+    const double repeat_ms = ms_since(start);
+    for (Session::Impl* each : sessions) {
+        const auto packing = std::chrono::steady_clock::now();
+        pack_whole(*each, prompt, each == sessions.back());
+        each->timing.compress_ms += repeat_ms + ms_since(packing);
     }
-    compress_ms +=
-        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 }
 
 }  // namespace winnow

@@ -13,12 +13,15 @@ namespace winnow {
 std::vector<std::int32_t> repeat_prompt(const Model::Impl& model,
                                         std::span<const std::int32_t> tokens, int first, int count);
 
+/// Whether a prompt of `count` tokens is read a second time: not where all tokens fit.
+bool needs_second_pass(const Session::Impl& session, int count);
+
 /// Reads `tokens`, keeping every layer's K and V at 16 bits, lets the model repeat them in pieces
 /// of plan.repeat_tokens, and packs each layer within the budget that one threshold over all heads
-/// and layers leaves it. Where all tokens fit there is no second pass. Writes logits [V] of the
-/// last token. The layers' stores must be open; adds to compress_ms what the second pass and the
-/// packing took.
-void read_twice(Session::Impl& session, std::span<const std::int32_t> tokens,
-                const ProgressCallback& progress, float* logits, double& compress_ms);
+/// and layers leaves it. Fresh sessions of equal repeat_tokens and needs_second_pass() share both
+/// passes. Writes logits [V] of the last token. The layers' stores must be open; adds to each
+/// session's compress_ms what the second pass and the packing took.
+void read_twice(std::span<Session::Impl* const> sessions, std::span<const std::int32_t> tokens,
+                const ProgressCallback& progress, float* logits);
 
 }  // namespace winnow
