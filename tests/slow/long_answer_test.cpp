@@ -1,4 +1,5 @@
-// The whole grid under a long answer: 3,000 tokens under a cap of 512, looked at after every one.
+// The whole grid under a long answer: 3,000 tokens under a cap of 512 or a budget of bytes, looked
+// at after every one.
 #include <gtest/gtest.h>
 #include <winnow/winnow.h>
 
@@ -37,7 +38,7 @@ bool in_paper(const std::string& method) {
     return names.contains(method);
 }
 
-class LongAnswer : public ::testing::TestWithParam<std::string> {
+class LongAnswerModel : public ::testing::Test {
   protected:
     static void SetUpTestSuite() {
         const std::string path = ::testing::TempDir() + "winnow_long_answer_test.gguf";
@@ -52,6 +53,13 @@ class LongAnswer : public ::testing::TestWithParam<std::string> {
     }
     static void TearDownTestSuite() { model_.reset(); }
 
+    static std::shared_ptr<const Model> model_;
+};
+
+std::shared_ptr<const Model> LongAnswerModel::model_;
+
+class LongAnswer : public LongAnswerModel, public ::testing::WithParamInterface<std::string> {
+  protected:
     struct Run {
         std::string name;
         std::unique_ptr<Session> session;
@@ -91,11 +99,7 @@ class LongAnswer : public ::testing::TestWithParam<std::string> {
         }
         return runs;
     }
-
-    static std::shared_ptr<const Model> model_;
 };
-
-std::shared_ptr<const Model> LongAnswer::model_;
 
 // Tokens a span may hold beyond its budget before the policy runs again.
 int slack_of(const Session& session) {
@@ -161,6 +165,46 @@ TEST_P(LongAnswer, NeverPassesCapResidualAndAGroup) {
         EXPECT_GT(stats.evictions, 0U) << run.name;
         EXPECT_EQ(stats.allocated_bytes, stats.bytes) << run.name;
         EXPECT_EQ(run.session->position(), kPrompt + kGenerated);
+    }
+}
+
+// Budgets of bytes, meters and their peaks: no token and no moment between two passes one.
+TEST_F(LongAnswerModel, NeverPassesItsBytes) {
+    struct Case {
+        const char* method;
+        int share;  // of the full cache of the prompt
+    };
+    const std::uint64_t full = model_->info().full_cache_bytes(kPrompt);
+    for (const auto& [method, share] :
+         {Case{"mixed", 8}, Case{"mixed", 24}, Case{"r_kv", 3}, Case{"h2o", 3}}) {
+        const std::uint64_t bytes = full / static_cast<std::uint64_t>(share);
+        SCOPED_TRACE(std::string(method) + " in 1/" + std::to_string(share));
+        CacheOptions o;
+        o.method = method;
+        o.kv_budget = std::to_string(bytes);
+        Session session(model_, o);
+        Session::Impl& s = session.impl();
+        std::mt19937 random(11);
+        std::vector<std::int32_t> prompt(kPrompt);
+        for (std::int32_t& token : prompt) {
+            token = static_cast<std::int32_t>(random() % 300);
+        }
+        session.prefill(prompt);
+        std::uint64_t most = s.cache.now() + s.policy.now();
+        for (int i = 0; i < kGenerated; ++i) {
+            s.memory.reset_peak();
+            s.cache.reset_peak();
+            s.policy.reset_peak();
+            session.decode(static_cast<std::int32_t>(random() % 300));
+            // Two upper bounds of the peak of their sum.
+            most = std::max<std::uint64_t>(
+                most, std::min(s.cache.peak() + s.policy.peak(), s.memory.peak()));
+            ASSERT_LE(most, bytes) << "at token " << i;
+        }
+        const CacheStats stats = session.stats();
+        EXPECT_GT(stats.evictions, 0U);
+        EXPECT_GT(most, bytes * 6 / 10) << "the budget is left unused";
+        EXPECT_EQ(stats.demotions > 0, std::string(method) == "mixed");
     }
 }
 
