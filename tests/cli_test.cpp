@@ -225,6 +225,14 @@ TEST_F(Cli, AnswerGoesToStdoutAndReceiptToStderr) {
     EXPECT_NE(pruned.err.find("full, 16 bits"), std::string::npos);
     // The packed cache holds two precisions, the full one has no such line.
     EXPECT_NE(pruned.err.find("tokens at"), std::string::npos) << pruned.err;
+    // What was given up stands in the one line for comparing too.
+    const std::size_t line = pruned.err.find("| logits ");
+    ASSERT_NE(line, std::string::npos);
+    const std::string rest = pruned.err.substr(line, pruned.err.find('\n', line) - line);
+    for (const char* part : {"| dropped ", "worst layer ", " evictions, 0 demotions", "16 bits ",
+                             "4 bits ", " KiB)"}) {
+        EXPECT_NE(rest.find(part), std::string::npos) << part << " in " << rest;
+    }
 }
 
 TEST_F(Cli, ReversePromptEndsTheAnswerBeforeIt) {

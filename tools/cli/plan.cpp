@@ -61,7 +61,7 @@ std::string table(const CachePlan& plan) {
     for (const PlannedTier& tier : plan.tiers) {
         text += "  " + tier_name(tier) + format(" %.1f", tier.token_bytes);
     }
-    return text + "\n";
+    return text + (mixed ? "\n(of these 4 the position and 4 the sum)\n" : "\n");
 }
 
 std::string summary(const std::string& label, const std::optional<CachePlan>& plan) {

@@ -21,17 +21,36 @@ struct Line {
     std::string value;
 };
 
+// "4" or "3/2".
+std::string bits_of(const PrecisionStats& at) {
+    return at.bits_k == at.bits_v ? std::to_string(at.bits_k)
+                                  : std::to_string(at.bits_k) + "/" + std::to_string(at.bits_v);
+}
+
 // "16 bits 4 %, 4/3 bits 60 %": shares of the kept tokens.
 std::string precisions(const CacheStats& stats) {
     double whole = 0.0;
     for (const PrecisionStats& at : stats.precisions) whole += static_cast<double>(at.tokens);
     std::string text;
     for (const PrecisionStats& at : stats.precisions) {
-        const std::string bits = at.bits_k == at.bits_v
-                                     ? std::to_string(at.bits_k)
-                                     : std::to_string(at.bits_k) + "/" + std::to_string(at.bits_v);
-        text += (text.empty() ? "" : ", ") + bits + " bits " +
+        text += (text.empty() ? "" : ", ") + bits_of(at) + " bits " +
                 format("%.0f %%", percent(static_cast<double>(at.tokens), whole));
+    }
+    return text;
+}
+
+// What a lossy cache gave up, in one line with the rest: attention, steps of decode, and tokens
+// (over layers and kv heads) with their bytes at each precision.
+std::string given_up(const RunReport& run) {
+    const CacheStats& stats = run.stats;
+    std::string text =
+        format(" | dropped %.1f %%, worst layer %.1f %% | %llu evictions, %llu demotions | ",
+               100.0 * stats.dropped_mass, 100.0 * stats.dropped_mass_worst,
+               static_cast<unsigned long long>(stats.evictions),
+               static_cast<unsigned long long>(stats.demotions));
+    for (const PrecisionStats& at : stats.precisions) {
+        text += (&at == &stats.precisions.front() ? "" : ", ") + bits_of(at) + " bits " +
+                with_commas(at.tokens) + " (" + human_bytes(static_cast<double>(at.bytes)) + ")";
     }
     return text;
 }
@@ -145,12 +164,12 @@ std::string describe(const CacheOptions& cache) {
 
 std::string comparable_line(const RunReport& run) {
     const double read_bytes = static_cast<double>(run.stats.bytes) * run.decode_tps();
-    return format("%.1f tok/s | %.2f GB/s over KV | kept %.1f/%llu | KV %s of %s | logits %s\n",
+    return format("%.1f tok/s | %.2f GB/s over KV | kept %.1f/%llu | KV %s of %s | logits %s%s\n",
                   run.decode_tps(), read_bytes / 1e9, run.kept_mean(),
                   static_cast<unsigned long long>(run.stats.tokens_seen),
                   human_bytes(static_cast<double>(run.stats.bytes)).c_str(),
                   human_bytes(static_cast<double>(run.stats.bytes_full_f16)).c_str(),
-                  run.logits_hash.c_str());
+                  run.logits_hash.c_str(), run.lossy() ? given_up(run).c_str() : "");
 }
 
 std::string receipt(const RunReport& run, const RunReport* full) {

@@ -51,7 +51,7 @@ std::string codes(const KeptPage::Head& head, std::size_t tokens, const std::vec
 
 // The colour class of a precision; the script has the same steps.
 int step_of(double bits) {
-    return bits > 12 ? 0 : bits > 6 ? 1 : bits > 3.5 ? 2 : bits > 2.5 ? 3 : 4;
+    return bits > 12 ? 0 : bits > 6 ? 1 : bits > 3.5 ? 2 : bits > 2.25 ? 3 : 4;
 }
 
 // The text as it looks before the script runs, and where it may not: all layers and heads.

@@ -42,7 +42,7 @@ const tokens = [...document.getElementById("text").children];
 const layer = document.getElementById("layer"), head = document.getElementById("head");
 const status = document.getElementById("status"), map = document.getElementById("map");
 const layers = data.layers, none = ".".charCodeAt(0), first = "A".charCodeAt(0);
-const step = bits => bits > 12 ? 0 : bits > 6 ? 1 : bits > 3.5 ? 2 : bits > 2.5 ? 3 : 4;
+const step = bits => bits > 12 ? 0 : bits > 6 ? 1 : bits > 3.5 ? 2 : bits > 2.25 ? 3 : 4;
 let shown = [];
 
 // Code strings of the (layer, head) pairs that are looked at.
