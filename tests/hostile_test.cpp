@@ -50,6 +50,10 @@ class Hostile : public ::testing::Test {
     static std::string file(const std::string& name, const std::string& text) {
         return program_->file(name, text);
     }
+    static std::string written(const testing::TinyModelOptions& options) {
+        testing::write_tiny_gguf(program_->path("written.gguf"), options);
+        return testing::read_file(program_->path("written.gguf"));
+    }
 
     static std::unique_ptr<Program> program_;
     static std::string bytes_;
@@ -110,7 +114,8 @@ TEST_F(Hostile, FilesThatAreNoModelsAreNamed) {
         {with("general.type", "mmproj"), "mmproj"},
         {with("general.type", "imatrix"), "imatrix"},
         {architecture("gemma"), "gemma"},
-        {sound_gguf().u32("llama.expert_count", 8).bytes(), "cut.gguf"},
+        {written({.experts = 4}), "mixture of experts"},
+        {written({.sliding_window = 512}), "sliding window"},
     };
     for (const auto& [bytes, part] : cases) {
         SCOPED_TRACE(part);
@@ -132,6 +137,43 @@ TEST_F(Hostile, AModelLargerThanMemoryIsRefusedBeforeItLoads) {
     fs::resize_file(path, std::uintmax_t{1} << 42, error);  // 4 TiB, no disk behind it
     if (error) GTEST_SKIP() << "the file system has no sparse file of 4 TiB: " << error.message();
     expect_error(answer(path), 1, "memory");
+}
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
+TEST_F(Hostile, AddressSpaceTooSmallToStartIsSaid) {
+    if (kSanitized) GTEST_SKIP() << "a sanitizer's build maps terabytes";
+    // From what the dynamic linker needs to what a few threads of a BLAS do.
+    for (int mib = 150; mib < 1000; mib += 50) {
+        const ProgramResult result = program_->run_within(mib, {"--version"});
+        if (result.code != 0) expect_error(result, 1, "not enough memory");
+    }
+}
+
+TEST_F(Hostile, AddressSpaceTooSmallForTheCacheIsSaidBeforeLoading) {
+    if (kSanitized) GTEST_SKIP() << "a sanitizer's build maps terabytes";
+    testing::TinyModelOptions options;
+    options.context = 4'000'000;
+    options.tokenizer = testing::TinyTokenizer::byte_bpe;
+    file("long.gguf", written(options));
+    const auto run = [&](int mib, const std::string& prompt, const char* most) {
+        return program_->run_within(mib, {"run", "-m", program_->path("long.gguf"), "-f", prompt,
+                                          "-n", most, "-t", "1", "--ignore-eos"});
+    };
+    const std::string brief = file("brief.txt", "hi");
+    const std::string text = file("text.txt", std::string(24'000'000, 'a'));
+    int within = 300;  // enough to answer, whatever this machine's BLAS takes at its start
+    while (run(within, brief, "2").code != 0 && within < 20'000) within += 50;
+    EXPECT_EQ(run(within, brief, "2").code, 0);
+    for (const ProgramResult& result :
+         {run(within + 200, text, "2"), run(within, brief, "3000000")}) {
+        expect_error(result, 1, "its weights take");
+        EXPECT_NE(result.err.find("for a cache"), std::string::npos) << result.err;
+    }
 }
 
 TEST_F(Hostile, UnreadablePromptsAreFailures) {

@@ -73,13 +73,7 @@ TEST(Pins, SelectTakesThemBeforeAllElse) {
 
 class PinEngine : public testing::TinyEngine<PinEngine> {
   public:
-    inline static const testing::TinyModelOptions kModel{.layers = 3,
-                                                         .query_heads = 4,
-                                                         .kv_heads = 2,
-                                                         .head_dim = 32,
-                                                         .embed = 64,
-                                                         .ff = 64,
-                                                         .context = 8192};
+    inline static const testing::TinyModelOptions& kModel = testing::kThreeLayers;
 
   protected:
     static std::vector<std::string> methods() {

@@ -8,8 +8,7 @@
 #include <set>
 
 #include "eval/runner.h"
-#include "support/program.h"
-#include "support/tiny_gguf.h"
+#include "support/ship_program.h"
 
 namespace winnow {
 namespace {
@@ -22,16 +21,9 @@ using testing::Program;
 class QuestionCli : public ::testing::Test {
   protected:
     static void SetUpTestSuite() {
-        program_ = std::make_unique<Program>();
-        testing::TinyModelOptions options;
-        options.tokenizer = testing::TinyTokenizer::byte_bpe;
-        testing::write_tiny_gguf(program_->path("tiny.gguf"), options);
-        std::string text;
-        for (int i = 0; i < 20; ++i) {
-            text += "Ship " + std::to_string(i) + " came home in the rain. ";
-        }
-        program_->file("text", text);
+        program_ = testing::program_with_ships();
         std::filesystem::create_directories(program_->path("hay"));
+        const std::string text = testing::ship_text();
         program_->file("hay/a.txt", text + text + text);
         model_ = Model::load(program_->path("tiny.gguf"), {.threads = 1});
     }

@@ -5,8 +5,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "support/program.h"
-#include "support/tiny_gguf.h"
+#include "support/ship_program.h"
 
 namespace winnow {
 namespace {
@@ -19,16 +18,8 @@ using testing::Program;
 class SessionCli : public ::testing::Test {
   protected:
     static void SetUpTestSuite() {
-        program_ = std::make_unique<Program>();
-        testing::TinyModelOptions options;
-        options.tokenizer = testing::TinyTokenizer::byte_bpe;
-        testing::write_tiny_gguf(program_->path("tiny.gguf"), options);
-        std::string text;
-        for (int i = 0; i < 20; ++i) {
-            text += "Ship " + std::to_string(i) + " came home in the rain. ";
-        }
-        program_->file("text", text);
-        program_->file("other", "Another text. " + text);
+        program_ = testing::program_with_ships();
+        program_->file("other", "Another text. " + testing::ship_text());
     }
     static void TearDownTestSuite() { program_.reset(); }
     static testing::ProgramResult command(const std::string& name, Words more,

@@ -35,9 +35,11 @@ WINNOW_API void set_log_callback(LogCallback callback);
 
 struct LoadOptions {
     int threads = 0;  ///< threads of all computation; 0: one per physical core
-    /// Where above 0: tokens of a prompt that a session with `cache` will hold. Throws a failure
-    /// Error before weights are read where they and that cache would not fit in free memory.
+    /// Where above 0: tokens of a prompt that a session with `cache` will read, and of its answer
+    /// (as far as the trained context goes). Throws a failure Error before weights are read where
+    /// they and that cache would not fit in free memory.
     int least_tokens = 0;
+    int answer_tokens = 0;
     CacheOptions cache{};
 };
 

@@ -1,6 +1,7 @@
 // `winnow plan`: a plan without a model's weights.
 #include <algorithm>
 
+#include "core/free_memory.h"
 #include "engine/budget.h"
 #include "engine/model_hash.h"
 #include "engine/model_impl.h"
@@ -9,7 +10,6 @@
 #include "gguf/precheck.h"
 #include "model/arch.h"
 #include "model/read_hparams.h"
-#include "model/weights.h"
 #include "winnow/error.h"
 #include "winnow/plan.h"
 
@@ -113,19 +113,28 @@ CachePlan plan_cache(const std::string& path, const CacheOptions& cache, int con
 }
 
 void require_memory(const gguf::File& file, const Hparams& hparams, const LoadOptions& options) {
-    if (options.least_tokens < 1) {
+    const int read = std::max(options.least_tokens, 0);
+    // An answer ends at the trained context, if not before.
+    const int room = std::max(hparams.trained_context - read, 0);
+    const int all = read + std::clamp(options.answer_tokens, 0, room);
+    if (all < 1) {
         return;
     }
-    const CachePlan plan = plan_of(hparams, options.cache, options.least_tokens);
-    const std::uint64_t cache = std::max(plan.bytes, plan.prefill_peak);
-    const std::uint64_t available = available_memory();
-    if (file.file_bytes() + cache > available) {
-        throw file.error("its weights take " + std::to_string(file.file_bytes() >> 20) +
-                         " MiB and reading " + std::to_string(options.least_tokens) +
-                         " tokens or more takes " + std::to_string(cache >> 20) +
-                         " MiB, but only " + std::to_string(available >> 20) +
-                         " MiB of memory are free; use --max-capacity-prompts, fewer bits or a "
-                         "shorter prompt.");
+    std::uint64_t cache = plan_of(hparams, options.cache, all).bytes;
+    if (read > 0) {
+        cache = std::max(cache, plan_of(hparams, options.cache, read).prefill_peak);
+    }
+    // The file is mapped already, but none of its pages need be in memory yet.
+    const std::uint64_t weights = file.file_bytes();
+    const std::uint64_t free = available_memory();
+    const std::uint64_t left = std::min(free - std::min(weights, free), address_space_left());
+    if (weights > free || cache > left) {
+        throw file.error("its weights take " + std::to_string(weights >> 20) +
+                         " MiB and the cache of " + std::to_string(all) + " tokens or more " +
+                         std::to_string(cache >> 20) + " MiB, but only " +
+                         std::to_string(left >> 20) +
+                         " MiB of memory are left for a cache; use --max-capacity-prompts, fewer "
+                         "bits, a shorter prompt or a smaller -n.");
     }
 }
 

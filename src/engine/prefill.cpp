@@ -8,6 +8,7 @@
 #include <map>
 #include <utility>
 
+#include "core/free_memory.h"
 #include "engine/pass.h"
 #include "engine/question.h"
 #include "engine/second_pass.h"
@@ -47,11 +48,13 @@ void check_memory(std::span<Session::Impl* const> sessions, std::size_t tokens) 
         const double bits = twice ? 1.0 : (o.nbits_k + o.nbits_v) / 32.0;
         needed += static_cast<std::uint64_t>(share * bits * static_cast<double>(layer) * h.layers);
     }
-    if (needed + mapped > available_memory()) {
+    const std::uint64_t free = available_memory();
+    const std::uint64_t left = std::min(free - std::min(mapped, free), address_space_left());
+    if (needed > left) {
         throw failure("reading " + std::to_string(tokens) + " tokens needs about " +
                       std::to_string(needed >> 20) + " MiB beside " + std::to_string(mapped >> 20) +
-                      " MiB of weights, but only " + std::to_string(available_memory() >> 20) +
-                      " MiB of memory are free; use --max-capacity-prompts, fewer bits or a "
+                      " MiB of weights, but only " + std::to_string(left >> 20) +
+                      " MiB of memory are left; use --max-capacity-prompts, fewer bits or a "
                       "shorter prompt.");
     }
 }

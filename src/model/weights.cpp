@@ -4,10 +4,10 @@
 #include <ggml-backend.h>
 #include <ggml-cpu.h>
 
-#include <fstream>
 #include <limits>
-#include <sstream>
 #include <unordered_map>
+
+#include "core/free_memory.h"
 
 namespace winnow {
 
@@ -43,33 +43,7 @@ std::vector<ggml_backend_buffer_type_t> repack_types(ggml_backend_dev_t cpu) {
     return types;
 }
 
-std::uint64_t read_number(const char* path) {
-    std::ifstream file(path);
-    std::uint64_t value = std::numeric_limits<std::uint64_t>::max();
-    file >> value;
-    return file ? value : std::numeric_limits<std::uint64_t>::max();
-}
-
 }  // namespace
-
-std::uint64_t available_memory() {
-    std::uint64_t available = std::numeric_limits<std::uint64_t>::max();
-    std::ifstream meminfo("/proc/meminfo");
-    for (std::string line; std::getline(meminfo, line);) {
-        std::istringstream words(line);
-        std::string key;
-        std::uint64_t kib = 0;
-        if (words >> key >> kib && key == "MemAvailable:") {
-            available = kib * 1024;
-        }
-    }
-    const std::uint64_t limit = read_number("/sys/fs/cgroup/memory.max");
-    const std::uint64_t used = read_number("/sys/fs/cgroup/memory.current");
-    if (limit != std::numeric_limits<std::uint64_t>::max() && used <= limit) {
-        available = std::min(available, limit - used);
-    }
-    return available;
-}
 
 struct WeightStore::Impl : WeightBinder {
     std::shared_ptr<const gguf::File> file;

@@ -30,7 +30,4 @@ class WeightStore {
     std::unique_ptr<Impl> impl_;
 };
 
-/// Bytes of memory the system could still give this process.
-std::uint64_t available_memory();
-
 }  // namespace winnow

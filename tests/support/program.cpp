@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <utility>
 
 namespace winnow::testing {
 
@@ -20,6 +21,11 @@ namespace fs = std::filesystem;
 std::string read_all(const fs::path& path) {
     std::ifstream stream(path, std::ios::binary);
     return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+}
+
+std::string binary() {
+    const char* named = std::getenv("WINNOW_BINARY");
+    return named != nullptr ? named : WINNOW_BINARY;
 }
 
 }  // namespace
@@ -39,7 +45,7 @@ std::string Program::file(const std::string& name, const std::string& text) cons
     return path(name);
 }
 
-pid_t Program::start(const std::vector<std::string>& args, const std::string& input) const {
+pid_t Program::spawn(std::vector<std::string> words, const std::string& input) const {
     const std::string in = file("stdin", input);
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
@@ -47,17 +53,29 @@ pid_t Program::start(const std::vector<std::string>& args, const std::string& in
     constexpr int kCreate = O_WRONLY | O_CREAT | O_TRUNC;
     posix_spawn_file_actions_addopen(&actions, 1, path("out").c_str(), kCreate, 0600);
     posix_spawn_file_actions_addopen(&actions, 2, path("err").c_str(), kCreate, 0600);
-    const char* named = std::getenv("WINNOW_BINARY");
-    std::string program = named != nullptr ? named : WINNOW_BINARY;
-    std::vector<std::string> copies = args;
-    std::vector<char*> words{program.data()};
-    for (std::string& word : copies) words.push_back(word.data());
-    words.push_back(nullptr);
+    std::vector<char*> pointers;
+    for (std::string& word : words) pointers.push_back(word.data());
+    pointers.push_back(nullptr);
     pid_t child = -1;
     const int failed =
-        posix_spawn(&child, program.c_str(), &actions, nullptr, words.data(), environ);
+        posix_spawn(&child, words.front().c_str(), &actions, nullptr, pointers.data(), environ);
     posix_spawn_file_actions_destroy(&actions);
     return failed == 0 ? child : -1;
+}
+
+pid_t Program::start(const std::vector<std::string>& args, const std::string& input) const {
+    std::vector<std::string> words{binary()};
+    words.insert(words.end(), args.begin(), args.end());
+    return spawn(std::move(words), input);
+}
+
+ProgramResult Program::run_within(int address_space_mib,
+                                  const std::vector<std::string>& args) const {
+    const std::string limit = std::to_string(address_space_mib) + " * 1024";
+    std::vector<std::string> words{"/bin/sh", "-c",
+                                   "ulimit -v $((" + limit + ")) && exec \"$0\" \"$@\"", binary()};
+    words.insert(words.end(), args.begin(), args.end());
+    return finish(spawn(std::move(words), ""));
 }
 
 ProgramResult Program::finish(pid_t child) const {

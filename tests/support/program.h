@@ -30,13 +30,17 @@ class Program {
 
     /// `winnow <args>` with `input` on its standard input.
     ProgramResult run(const std::vector<std::string>& args, const std::string& input = "") const;
-    /// The same in two steps; one at a time.
+    /// The same with `ulimit -v`; not for sanitizers' builds, which map terabytes.
+    ProgramResult run_within(int address_space_mib, const std::vector<std::string>& args) const;
+    /// run() in two steps; one at a time.
     pid_t start(const std::vector<std::string>& args, const std::string& input = "") const;
     ProgramResult finish(pid_t child) const;
     /// What a started program has written to standard output so far.
     std::string out() const;
 
   private:
+    pid_t spawn(std::vector<std::string> words, const std::string& input) const;
+
     std::filesystem::path folder_;
 };
 

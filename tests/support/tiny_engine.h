@@ -15,6 +15,15 @@
 
 namespace winnow::testing {
 
+/// Three layers of four query and two kv heads, room for 8,192 tokens.
+inline const TinyModelOptions kThreeLayers{.layers = 3,
+                                           .query_heads = 4,
+                                           .kv_heads = 2,
+                                           .head_dim = 32,
+                                           .embed = 64,
+                                           .ff = 64,
+                                           .context = 8192};
+
 /// `n` tokens that every tiny model knows; equal for equal seeds.
 inline std::vector<std::int32_t> random_prompt(int n, unsigned seed = 1) {
     std::mt19937 random(seed);

@@ -94,8 +94,9 @@ class Writer {
     void set_hyperparameters();
     void set_rope_scaling();
     void set_tokenizer();
-    void add_tensor(const std::string& name, ggml_type type, int rows, const std::vector<float>& x);
-    void add_matrix(const std::string& name, int in, int out, float gain);
+    void add_tensor(const std::string& name, ggml_type type, int rows, const std::vector<float>& x,
+                    int experts = 1);
+    void add_matrix(const std::string& name, int in, int out, float gain, int experts = 1);
     void add_vector(const std::string& name, int size, float mean, float spread);
     void add_key_bias(const std::string& name);
     void add_rope_divisors();
@@ -142,6 +143,11 @@ void Writer::set_hyperparameters() {
     set("rope.freq_base", o_.freq_base);
     set("rope.dimension_count", o_.rope_dims > 0 ? o_.rope_dims : o_.head_dim);
     set("vocab_size", tiny_vocab_size(o_));
+    if (o_.experts > 0) {
+        set("expert_count", o_.experts);
+        set("expert_used_count", 2);
+    }
+    if (o_.sliding_window > 0) set("attention.sliding_window", o_.sliding_window);
 }
 
 void Writer::set_rope_scaling() {
@@ -199,9 +205,9 @@ void Writer::set_tokenizer() {
     gguf_set_val_str(gguf_.get(), "tokenizer.chat_template", kChatMl);
 }
 
-/// x is [rows][x.size() / rows].
+/// x is [rows][x.size() / rows], rows those of all experts.
 void Writer::add_tensor(const std::string& name, ggml_type type, int rows,
-                        const std::vector<float>& x) {
+                        const std::vector<float>& x, int experts) {
     const auto row = static_cast<std::int64_t>(x.size()) / rows;
     auto& bytes = data_.emplace_back(ggml_row_size(type, row) * static_cast<std::size_t>(rows));
     if (type == GGML_TYPE_F32) {
@@ -212,19 +218,21 @@ void Writer::add_tensor(const std::string& name, ggml_type type, int rows,
     const ggml_init_params params{ggml_tensor_overhead(), nullptr, true};
     const std::unique_ptr<ggml_context, void (*)(ggml_context*)> context(ggml_init(params),
                                                                          ggml_free);
-    ggml_tensor* tensor = rows == 1 ? ggml_new_tensor_1d(context.get(), type, row)
-                                    : ggml_new_tensor_2d(context.get(), type, row, rows);
+    ggml_tensor* tensor =
+        rows == 1 ? ggml_new_tensor_1d(context.get(), type, row)
+                  : ggml_new_tensor_3d(context.get(), type, row, rows / experts, experts);
     ggml_set_name(tensor, name.c_str());
     tensor->data = bytes.data();
     gguf_add_tensor(gguf_.get(), tensor);  // copies the tensor's header, not its data
 }
 
 /// Weights of variance gain^2 / in, so that a row of unit variance gives outputs of size gain.
-void Writer::add_matrix(const std::string& name, int in, int out, float gain) {
-    std::vector<float> x(static_cast<std::size_t>(in) * static_cast<std::size_t>(out));
+void Writer::add_matrix(const std::string& name, int in, int out, float gain, int experts) {
+    const int rows = out * experts;
+    std::vector<float> x(static_cast<std::size_t>(in) * static_cast<std::size_t>(rows));
     const float spread = gain / std::sqrt(static_cast<float>(in));
     for (float& value : x) value = spread * random_.normal();
-    add_tensor(name, o_.type, out, x);
+    add_tensor(name, o_.type, rows, x, experts);
 }
 
 void Writer::add_vector(const std::string& name, int size, float mean, float spread) {
@@ -283,9 +291,12 @@ void Writer::add_layer(int layer) {
     }
     add_matrix(prefix + "attn_output.weight", queries, o_.embed, 1.0F);
     add_vector(prefix + "ffn_norm.weight", o_.embed, 1.0F, 0.1F);
-    add_matrix(prefix + "ffn_gate.weight", o_.embed, o_.ff, 1.0F);
-    add_matrix(prefix + "ffn_up.weight", o_.embed, o_.ff, 1.0F);
-    add_matrix(prefix + "ffn_down.weight", o_.ff, o_.embed, 1.0F);
+    const int experts = std::max(o_.experts, 1);
+    const std::string suffix = o_.experts > 0 ? "_exps.weight" : ".weight";
+    if (o_.experts > 0) add_matrix(prefix + "ffn_gate_inp.weight", o_.embed, experts, 1.0F);
+    add_matrix(prefix + "ffn_gate" + suffix, o_.embed, o_.ff, 1.0F, experts);
+    add_matrix(prefix + "ffn_up" + suffix, o_.embed, o_.ff, 1.0F, experts);
+    add_matrix(prefix + "ffn_down" + suffix, o_.ff, o_.embed, 1.0F, experts);
 }
 
 void Writer::write(const std::string& path) {

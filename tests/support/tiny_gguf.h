@@ -42,6 +42,8 @@ struct TinyModelOptions {
     bool qkv_bias = false;         ///< always on for qwen2
     float key_bias_scale = 0.0F;   ///< size of the few constant K channels, 0: only a small bias
     float attention_scale = 1.5F;  ///< spread of the query weights; more makes attention peaky
+    int experts = 0;               ///< above 0: a mixture, two experts used; architecture llama
+    int sliding_window = 0;        ///< above 0: tokens a token attends to
     TinyTokenizer tokenizer = TinyTokenizer::none;
     std::uint64_t seed = 1;
 };

@@ -43,7 +43,9 @@ std::string cost_table(const std::vector<FormatCost>& costs, double scale, int d
         }
         text += "\n";
     }
-    return text;
+    return text +
+           "\n  Besides: the newest tokens stay at 16 bits (residual-length), and once tokens are\n"
+           "  dropped, each that is left has a position of 4 bytes per kv head and layer.\n";
 }
 
 Json costs_json(const std::vector<FormatCost>& costs, double scale) {

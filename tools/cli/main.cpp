@@ -129,6 +129,11 @@ std::shared_ptr<const Model> load_model(const Options& options, std::size_t text
     constexpr std::size_t kMostBytesPerToken = 16;
     load.least_tokens = static_cast<int>(
         std::min<std::size_t>(text_bytes / kMostBytesPerToken, std::numeric_limits<int>::max()));
+    if (text_bytes > 0) load.answer_tokens = std::max(options.n_predict, 0);
+    if (options.ctx_size > 0) {
+        load.answer_tokens =
+            std::clamp(options.ctx_size - load.least_tokens, 0, load.answer_tokens);
+    }
     auto model = Model::load(options.model, load);
     throw_if_interrupted();
     return model;
