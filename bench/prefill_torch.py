@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Prefill of a prompt by Winnow and by PyTorch with transformers, one after the other.
 
-    bench/prefill_torch.py GGUF HF_FOLDER TEXT [--tokens 512,2048,7000] [--threads 2] [--repeats 3]
+    bench/prefill_torch.py GGUF TEXT [--tokens 512,2048,7000] [--threads 2] [--repeats 3]
 
-HF_FOLDER holds the same model in the transformers format; nothing is downloaded. Both sides read
-the same number of tokens of TEXT. PyTorch runs in float32. Prints a line per length: the best of
-the repeats, in tokens per second. Without torch and transformers it says so and exits with 77.
+Both sides read the same file, which transformers turns into float32 (it needs the packages torch,
+transformers, gguf and accelerate; nothing is downloaded), and the same tokens of TEXT, repeated as
+needed. Prints a line per length: the best of the repeats of PyTorch and the median of Winnow's, in
+tokens per second. Without torch and transformers it says so and exits with 77.
 """
 import argparse
 import json
@@ -47,7 +48,6 @@ def torch_rate(model, ids, repeats):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("gguf")
-    parser.add_argument("hf_folder")
     parser.add_argument("text")
     parser.add_argument("--tokens", default="512,2048,7000")
     parser.add_argument("--threads", type=int, default=2)
@@ -56,20 +56,21 @@ def main():
 
     binary = str(pathlib.Path(__file__).resolve().parent.parent / "build/bin/winnow")
     torch.set_num_threads(args.threads)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(args.hf_folder)
-    model = transformers.AutoModelForCausalLM.from_pretrained(args.hf_folder,
-                                                              torch_dtype=torch.float32).eval()
+    path = pathlib.Path(args.gguf).resolve()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    model = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name,
+                                                              dtype=torch.float32).eval()
     text = pathlib.Path(args.text).read_text(encoding="utf-8")
+    lengths = [int(part) for part in args.tokens.split(",")]
     ids = tokenizer(text, return_tensors="pt").input_ids
+    ids = ids.repeat(1, -(-max(lengths) // ids.shape[1]))
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, float32, "
           f"{args.threads} threads, best of {args.repeats}")
     print("tokens  winnow tok/s  torch tok/s  ratio")
-    for tokens in (int(part) for part in args.tokens.split(",")):
-        if ids.shape[1] < tokens:
-            sys.exit(f"{args.text} has {ids.shape[1]} tokens, fewer than {tokens}")
+    for tokens in lengths:
         theirs = torch_rate(model, ids[:, :tokens], args.repeats)
         ours = winnow_rate(binary, args, tokens)
-        print(f"{tokens:6d}  {ours:12.0f}  {theirs:11.0f}  {ours / theirs:5.2f}")
+        print(f"{tokens:6d}  {ours:12.0f}  {theirs:11.0f}  {ours / theirs:5.2f}", flush=True)
 
 
 if __name__ == "__main__":

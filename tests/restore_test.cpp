@@ -12,6 +12,7 @@
 #include "core/f16.h"
 #include "kernels/dense.h"
 #include "kernels/isa.h"
+#include "kernels/level_rows.h"
 #include "kernels/packed.h"
 
 namespace winnow {
@@ -152,6 +153,58 @@ TEST_P(RestoreTest, FloatRowsMultiplyAsPlainSumsDo) {
                                    static_cast<double>(rows[t * d + c]);
                         }
                         ASSERT_NEAR(out[r * d + c], sum, 1e-4);
+                    }
+                }
+            }
+        }
+    }
+}
+
+TEST_P(RestoreTest, LevelsAreAddedAsTheReferenceDoes) {
+    for (const int bits : {2, 3, 4, 8}) {
+        for (const int count : {8, 32, 64, 72, 128, 256}) {
+            for (const int heads : {1, 2, 3, 4, 7}) {
+                const int n = 37, stride = n + 2;
+                const std::size_t step = static_cast<std::size_t>(bits * count / 8 + 1);
+                const std::vector<std::uint8_t> data = bytes(step * n);
+                const CodeRuns runs{
+                    .data = data.data(), .step = step, .runs = n, .count = count, .bits = bits};
+                const std::vector<float> levels = numbers(256), weights = numbers(stride * heads);
+                std::vector<float> fast = numbers(static_cast<std::size_t>(heads * count));
+                std::vector<float> plain = fast;
+                add_level_rows(runs, levels.data(), weights.data(), stride, heads, fast.data());
+                reference::add_level_rows(runs, levels.data(), weights.data(), stride, heads,
+                                          plain.data());
+                for (std::size_t i = 0; i < fast.size(); ++i) {
+                    ASSERT_NEAR(fast[i], plain[i], 1e-4)
+                        << bits << " bits, " << count << " codes, " << heads << " heads";
+                }
+            }
+        }
+    }
+}
+
+TEST_P(RestoreTest, TurnedRowsMultiplyAsTheReferenceDoes) {
+    for (const bool halves : {false, true}) {
+        for (const int pairs : {4, 8, 16, 20, 32, 64}) {
+            for (const int heads : {1, 2, 3, 5}) {
+                for (const int rest : {0, 8, 16}) {
+                    const int d = 2 * pairs + rest, n = 7, stride = n + 1;
+                    const std::vector<float> rows = numbers(static_cast<std::size_t>(n * d)),
+                                             q = numbers(static_cast<std::size_t>(heads * d)),
+                                             table =
+                                                 numbers(static_cast<std::size_t>(2 * n * pairs));
+                    std::vector<const float*> angles;
+                    for (int t = 0; t < n; ++t) angles.push_back(table.data() + 2 * t * pairs);
+                    std::vector<float> fast(static_cast<std::size_t>(heads * stride), 9.0F);
+                    std::vector<float> plain = fast, scratch = rows;
+                    dot_turned_rows(scratch.data(), n, d, pairs, halves, angles.data(), q.data(),
+                                    heads, fast.data(), stride);
+                    scratch = rows;
+                    reference::dot_turned_rows(scratch.data(), n, d, pairs, halves, angles.data(),
+                                               q.data(), heads, plain.data(), stride);
+                    for (std::size_t i = 0; i < fast.size(); ++i) {
+                        ASSERT_NEAR(fast[i], plain[i], 2e-4) << pairs << " pairs, " << d;
                     }
                 }
             }

@@ -31,6 +31,15 @@ void pack_codes(int bits, const std::uint8_t* codes, int count, std::uint8_t* ou
 void unpack_codes(int bits, const std::uint8_t* packed, int count, std::uint8_t* codes);
 void unpack_codes(int bits, const std::uint8_t* packed, int count, float* codes);
 
+/// Code i of a run of `count`.
+inline int run_code(int bits, const std::uint8_t* packed, int count, int i) {
+    const int low = bits == 3 ? 2 : bits, plane = count * low / 8;
+    const int code = packed[i % plane] >> (i / plane * low) & ((1 << low) - 1);
+    if (bits != 3) return code;
+    const int eighth = count / 8;  // the high bits lie in a plane of their own
+    return code | (packed[plane + i % eighth] >> (i / eighth) & 1) << 2;
+}
+
 /// Packs codes [rows][lanes], both multiples of 8, into packed_bytes(bits, rows * lanes).
 void pack_panel(int bits, const std::uint8_t* codes, int rows, int lanes, std::uint8_t* out);
 /// The codes of a panel, [rows][lanes].

@@ -9,7 +9,7 @@
 #include "cache/rows.h"
 #include "core/rope.h"
 #include "kernels/dense.h"
-#include "kernels/packed.h"
+#include "kernels/level_rows.h"
 #include "kernels/restore.h"
 
 namespace winnow {
@@ -20,8 +20,8 @@ constexpr int kTokens = 32;  // turned at once: they stay in the first cache
 
 }  // namespace
 
-void turn_keys(const RopeTable& rope, const std::int32_t* positions, int n, int head_dim,
-               float* keys) {
+void dot_turned(const RopeTable& rope, const std::int32_t* positions, int n, int head_dim,
+                float* keys, const float* q, int heads, float* scores, std::size_t stride) {
     const RopeParams& params = rope.params();
     const int pairs = params.dims / 2;
     const float* angles[kTokens];
@@ -36,15 +36,9 @@ void turn_keys(const RopeTable& rope, const std::int32_t* positions, int n, int 
             rope.angles(positions[first + t], cos, cos + pairs);
             angles[t] = cos;
         }
-        rotate_rows(keys + static_cast<std::size_t>(first) * head_dim, now, head_dim, pairs,
-                    params.halves, angles);
+        dot_turned_rows(keys + static_cast<std::size_t>(first) * head_dim, now, head_dim, pairs,
+                        params.halves, angles, q, heads, scores + first, stride);
     }
-}
-
-void dot_turned(const RopeTable& rope, const std::int32_t* positions, int n, int head_dim,
-                float* keys, const float* q, int heads, float* scores, std::size_t stride) {
-    turn_keys(rope, positions, n, head_dim, keys);
-    float_dot_rows(keys, n, head_dim, q, heads, scores, stride);
 }
 
 void dot_f16_turned(const FormatSpec& spec, const TileView& tile, const float* q, int heads,

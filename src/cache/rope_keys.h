@@ -10,11 +10,8 @@ namespace winnow {
 
 class RopeTable;
 
-/// Turns keys [n][D], before RoPE, to their positions [n], as the model does.
-void turn_keys(const RopeTable& rope, const std::int32_t* positions, int n, int head_dim,
-               float* keys);
-
-/// The same, then scores[r][t] = q[r] . key t for q [R][D]; head_dim is a multiple of 8.
+/// Turns keys [n][D], before RoPE, to their positions [n], as the model does; then
+/// scores[r][t] = q[r] . key t for q [R][D]. head_dim is a multiple of 8.
 void dot_turned(const RopeTable& rope, const std::int32_t* positions, int n, int head_dim,
                 float* keys, const float* q, int heads, float* scores, std::size_t stride);
 

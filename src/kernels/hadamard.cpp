@@ -23,8 +23,10 @@ HWY_INLINE V Partner(D f, V x) {
         return hn::Reverse2(f, x);
     } else if constexpr (kStep == 2) {
         return hn::Reverse4(f, hn::Reverse2(f, x));
-    } else {
+    } else if constexpr (kStep == 4) {
         return hn::Reverse8(f, hn::Reverse4(f, x));
+    } else {
+        return hn::ConcatLowerUpper(f, x, x);
     }
 }
 
@@ -60,12 +62,57 @@ HWY_INLINE void StageAcross(D f, float* x, int width, int step) {
     }
 }
 
+// A stage of a piece that is in registers.
+template <int kStep, int kVectors, class D>
+HWY_INLINE void StageOf(D f, hn::VFromD<D>* v) {
+    constexpr int kLanes = HWY_MAX_LANES_D(D);
+    if constexpr (kStep < kLanes) {
+        const hn::RebindToSigned<D> i;
+        const auto upper = hn::Ne(hn::And(hn::Iota(i, 0), hn::Set(i, kStep)), hn::Zero(i));
+        const auto sign =
+            hn::IfThenElse(hn::RebindMask(f, upper), hn::Set(f, -1.0F), hn::Set(f, 1.0F));
+        for (int k = 0; k < kVectors; ++k) v[k] = hn::MulAdd(v[k], sign, Partner<kStep>(f, v[k]));
+    } else {
+        constexpr int kApart = kStep / kLanes;
+        for (int k = 0; k < kVectors; ++k) {
+            if ((k & kApart) != 0) continue;
+            const auto a = v[k], b = v[k + kApart];
+            v[k] = hn::Add(a, b);
+            v[k + kApart] = hn::Sub(a, b);
+        }
+    }
+}
+
+// Pieces of kWidth channels, each loaded and stored once. The same sums as stage by stage.
+template <int kWidth, class D>
+void InRegisters(D f, float* x, int pieces) {
+    constexpr int kLanes = HWY_MAX_LANES_D(D), kVectors = kWidth / kLanes;
+    const auto factor = hn::Set(f, 1.0F / std::sqrt(static_cast<float>(kWidth)));
+    for (int piece = 0; piece < pieces; ++piece, x += kWidth) {
+        hn::VFromD<D> v[kVectors];
+        for (int k = 0; k < kVectors; ++k) v[k] = hn::LoadU(f, x + k * kLanes);
+        StageOf<1, kVectors>(f, v);
+        StageOf<2, kVectors>(f, v);
+        StageOf<4, kVectors>(f, v);
+        StageOf<8, kVectors>(f, v);
+        StageOf<16, kVectors>(f, v);
+        StageOf<32, kVectors>(f, v);
+        if constexpr (kWidth > 64) StageOf<64, kVectors>(f, v);
+        for (int k = 0; k < kVectors; ++k) {
+            hn::StoreU(hn::Mul(v[k], factor), f, x + k * kLanes);
+        }
+    }
+}
+
 void Hadamard(float* x, int rows, int head_dim) {
+    const hn::CappedTag<float, 16> wide;
     const hn::CappedTag<float, 8> f;
     const int lanes = static_cast<int>(hn::Lanes(f));
     const int width = hadamard_width(head_dim);
     const auto factor = hn::Set(f, 1.0F / std::sqrt(static_cast<float>(width)));
     const int pieces = rows * (head_dim / width);
+    if (width == 64) return InRegisters<64>(wide, x, pieces);
+    if (width == 128) return InRegisters<128>(wide, x, pieces);
     for (int piece = 0; piece < pieces; ++piece, x += width) {
         StageInside<1>(f, x, width);
         StageInside<2>(f, x, width);

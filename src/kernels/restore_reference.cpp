@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "core/f16.h"
+#include "kernels/level_rows.h"
 #include "kernels/restore.h"
 
 namespace winnow::reference {
@@ -84,6 +85,34 @@ void rotate_rows(float* rows, int tokens, int head_dim, int pairs, bool halves,
             const float x = a, y = b, cos = angles[t][p], sin = angles[t][pairs + p];
             a = x * cos - y * sin;
             b = x * sin + y * cos;
+        }
+    }
+}
+
+void add_level_rows(const CodeRuns& runs, const float* levels, const float* weights,
+                    std::size_t stride, int heads, float* sums) {
+    for (int r = 0; r < runs.runs; ++r) {
+        const std::uint8_t* run = runs.data + static_cast<std::size_t>(r) * runs.step;
+        for (int h = 0; h < heads; ++h) {
+            const float weight = weights[static_cast<std::size_t>(h) * stride + r];
+            for (int i = 0; i < runs.count; ++i) {
+                sums[h * runs.count + i] += weight * levels[code_at(run, runs.bits, runs.count, i)];
+            }
+        }
+    }
+}
+
+void dot_turned_rows(float* rows, int tokens, int head_dim, int pairs, bool halves,
+                     const float* const* angles, const float* q, int heads, float* scores,
+                     std::size_t stride) {
+    rotate_rows(rows, tokens, head_dim, pairs, halves, angles);
+    for (int h = 0; h < heads; ++h) {
+        for (int t = 0; t < tokens; ++t) {
+            float sum = 0.0F;
+            for (int c = 0; c < head_dim; ++c) {
+                sum += q[h * head_dim + c] * rows[t * head_dim + c];
+            }
+            scores[static_cast<std::size_t>(h) * stride + t] = sum;
         }
     }
 }

@@ -23,6 +23,7 @@
 #include "cache/format.h"
 #include "cache/rope_keys.h"
 #include "cache/rows.h"
+#include "kernels/level_rows.h"
 #include "kernels/packed.h"
 #include "kernels/restore.h"
 
@@ -185,17 +186,65 @@ void dot_k(const FormatSpec& spec, const TileView& tile, const float* q, int hea
     }
 }
 
+// Whether a restored value of these rows may pass half precision's range, where it is clamped.
+bool may_clamp(const Channels& channels, int d, float most_scale, int bits) {
+    float offset = 0.0F, spread = 0.0F;
+    for (int i = 0; i < d; ++i) {
+        offset = std::max(offset, std::abs(channels.offset[i]));
+        spread = std::max(spread, channels.spread[i]);
+    }
+    const float half = static_cast<float>((1 << bits) - 1) / 2.0F;
+    return !(offset + spread * most_scale * half < 65504.0F);
+}
+
+// Rows whose values may be clamped are restored first.
+void add_restored(const FormatSpec& spec, const Channels& channels, const std::uint8_t* data,
+                  int tokens, const float* weights, std::size_t stride, int heads, float* out) {
+    float* rows = thread_scratch(kTokens * static_cast<Size>(spec.head_dim));
+    const Size step = row_bytes(spec, Side::value);
+    for (int first = 0; first < tokens; first += kTokens) {
+        const int n = std::min(kTokens, tokens - first);
+        read_rows(spec, Side::value, channels, data + static_cast<Size>(first) * step, n, rows);
+        float_add_rows(rows, n, spec.head_dim, weights + first, stride, heads, out);
+    }
+}
+
+// Codes are multiplied as they are read: weights take their token's scale, the sums their channel's
+// spread, and the offsets the sum of the weights.
 void add_v(const FormatSpec& spec, const TileView& tile, const float* weights, std::size_t stride,
            int heads, float* out) {
     if (spec.bits_v == 16) return f16_rows_add_v(spec, tile, weights, stride, heads, out);
     const Channels channels(spec, Side::value, tile.side_data);
-    const int d = spec.head_dim;
-    float* rows = thread_scratch(kTokens * static_cast<Size>(d));
-    for (int first = 0; first < tile.tokens; first += kTokens) {
-        const int n = std::min(kTokens, tile.tokens - first);
-        read_rows(spec, Side::value, channels,
-                  tile.data + static_cast<Size>(first) * row_bytes(spec, Side::value), n, rows);
-        float_add_rows(rows, n, d, weights + first, stride, heads, out);
+    const int d = spec.head_dim, bits = spec.bits_v, tokens = tile.tokens;
+    const Size step = row_bytes(spec, Side::value), n = static_cast<Size>(tokens);
+    float* scale = thread_scratch(n + static_cast<Size>(heads) * (n + static_cast<Size>(d)));
+    float* scaled = scale + n;                            // [R][T]
+    float* sums = scaled + static_cast<Size>(heads) * n;  // [R][D]
+    float most = 0.0F;
+    for (Size t = 0; t < n; ++t) {
+        scale[t] = scales()[tile.data[t * step]];
+        most = std::max(most, scale[t]);
+    }
+    if (bits > 4 || may_clamp(channels, d, most, bits)) {
+        return add_restored(spec, channels, tile.data, tokens, weights, stride, heads, out);
+    }
+    float levels[16];
+    for (int i = 0; i < 1 << bits; ++i) {
+        levels[i] = static_cast<float>(i) - static_cast<float>((1 << bits) - 1) / 2.0F;
+    }
+    std::fill_n(sums, heads * d, 0.0F);
+    for (int r = 0; r < heads; ++r) {
+        const float* w = weights + static_cast<Size>(r) * stride;
+        float* to = scaled + static_cast<Size>(r) * n;
+        for (Size t = 0; t < n; ++t) to[t] = w[t] * scale[t];
+    }
+    add_level_rows({.data = tile.data + 1, .step = step, .runs = tokens, .count = d, .bits = bits},
+                   levels, scaled, n, heads, sums);
+    for (int r = 0; r < heads; ++r, out += d, sums += d) {
+        const float total = sum_of(weights + static_cast<Size>(r) * stride, tokens);
+        for (int i = 0; i < d; ++i) {
+            out[i] += channels.spread[i] * sums[i] + channels.offset[i] * total;
+        }
     }
 }
 

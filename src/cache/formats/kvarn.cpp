@@ -39,6 +39,7 @@ using Size = std::size_t;
 
 constexpr int kTileTokens = 128;
 constexpr int kSteps = 8;
+constexpr int kTurned = 32;        // tokens at once: their rows stay in the first cache
 constexpr float kMostLog = 12.0F;  // of a and b: what half precision holds with all its digits
 
 int tile_tokens(const FormatSpec& spec) {
@@ -173,32 +174,6 @@ void pack(const FormatSpec& spec, Side side, const float* rows, int tokens, cons
     }
 }
 
-void unpack(const FormatSpec& spec, Side side, const TileView& tile, float* rows) {
-    if (bits_of(spec, side) == 16) return f16_rows_unpack(spec, tile, rows);
-    require_tile(spec, tile.tokens);
-    if (tile.tokens == 0) return;
-    const int d = spec.head_dim, tokens = tile.tokens;
-    const FormatSpec block = block_spec(spec, side, tokens);
-    thread_local std::vector<float> lanes;
-    lanes.resize(static_cast<Size>(tokens) * static_cast<Size>(d));
-    affine_unpack(block, Side::key, AffineZero::value,
-                  {.data = tile.data, .tokens = block.group_size}, lanes.data());
-    float scale[kMaxHeadDim];  // tile_tokens() and D are both at most kMaxGroupSize
-    floats_from_f16(tile.data + block_bytes(block), side == Side::key ? tokens : d, scale);
-    if (side == Side::key) {
-        for (int t = 0; t < tokens; ++t) {
-            for (int c = 0; c < d; ++c) rows[t * d + c] = scale[t] * lanes[t * d + c];
-        }
-    } else {
-        transpose(lanes.data(), d, tokens, rows);
-        for (int t = 0; t < tokens; ++t) {
-            for (int c = 0; c < d; ++c) rows[t * d + c] *= scale[c];
-        }
-    }
-    hadamard(rows, tokens, d);
-    add_centre(rows, tokens, d, centre_of(spec, side, tile.side_data));
-}
-
 // This thread's memory, apart from thread_scratch, which the affine kernels use meanwhile.
 float* scratch(Size floats) {
     thread_local std::vector<float> memory;
@@ -206,15 +181,58 @@ float* scratch(Size floats) {
     return memory.data();
 }
 
+// Turns rows [n][D] back: out of the rotation, by the scale of each token, and off the centre.
+void turn_back(float* rows, int n, int d, const float* scale, const float* centre) {
+    hadamard(rows, n, d);
+    for (int t = 0; t < n; ++t, rows += d) {
+        for (int c = 0; c < d; ++c) rows[c] = rows[c] * scale[t] + centre[c];
+    }
+}
+
+void unpack(const FormatSpec& spec, Side side, const TileView& tile, float* rows) {
+    if (bits_of(spec, side) == 16) return f16_rows_unpack(spec, tile, rows);
+    require_tile(spec, tile.tokens);
+    if (tile.tokens == 0) return;
+    const int d = spec.head_dim, tokens = tile.tokens;
+    const FormatSpec block = block_spec(spec, side, tokens);
+    const TileView codes{.data = tile.data, .tokens = block.group_size};
+    const float* centre = centre_of(spec, side, tile.side_data);
+    float scale[kMaxHeadDim];  // tile_tokens() and D are both at most kMaxGroupSize
+    floats_from_f16(tile.data + block_bytes(block), side == Side::key ? tokens : d, scale);
+    if (side == Side::key) {
+        affine_unpack(block, Side::key, AffineZero::value, codes, rows);
+        return turn_back(rows, tokens, d, scale, centre);
+    }
+    float* lanes = scratch(static_cast<Size>(tokens) * static_cast<Size>(d));
+    affine_unpack(block, Side::key, AffineZero::value, codes, lanes);
+    transpose(lanes, d, tokens, rows);
+    for (int t = 0; t < tokens; ++t) {
+        for (int c = 0; c < d; ++c) rows[t * d + c] *= scale[c];
+    }
+    hadamard(rows, tokens, d);
+    add_centre(rows, tokens, d, centre);
+}
+
 // Keys have to be turned to their positions, so a tile of them is restored, once for all heads.
 void dot_k(const FormatSpec& spec, const TileView& tile, const float* q, int heads, float* scores,
            std::size_t stride) {
     require_rope(spec, tile);
     if (spec.bits_k == 16) return dot_f16_turned(spec, tile, q, heads, scores, stride);
+    require_tile(spec, tile.tokens);
+    if (tile.tokens == 0) return;
     const int d = spec.head_dim, tokens = tile.tokens;
+    const FormatSpec block = block_spec(spec, Side::key, tokens);
+    const float* centre = centre_of(spec, Side::key, tile.side_data);
+    float scale[kMaxGroupSize];
+    floats_from_f16(tile.data + block_bytes(block), tokens, scale);
     float* rows = scratch(static_cast<Size>(tokens) * static_cast<Size>(d));
-    unpack(spec, Side::key, tile, rows);
-    dot_turned(*tile.rope, tile.positions, tokens, d, rows, q, heads, scores, stride);
+    affine_unpack(block, Side::key, AffineZero::value, {.data = tile.data, .tokens = tokens}, rows);
+    for (int first = 0; first < tokens; first += kTurned, rows += kTurned * d) {
+        const int n = std::min(kTurned, tokens - first);
+        turn_back(rows, n, d, scale + first, centre);
+        dot_turned(*tile.rope, tile.positions + first, n, d, rows, q, heads, scores + first,
+                   stride);
+    }
 }
 
 void add_v(const FormatSpec& spec, const TileView& tile, const float* weights, std::size_t stride,

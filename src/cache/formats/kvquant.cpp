@@ -22,61 +22,27 @@
 #include "cache/code_pack.h"
 #include "cache/codebook.h"
 #include "cache/format.h"
+#include "cache/kvquant_tile.h"
 #include "cache/rope_keys.h"
 #include "cache/rows.h"
 #include "core/rope.h"
+#include "kernels/level_rows.h"
 #include "kernels/packed.h"
 #include "kernels/restore.h"
 
 namespace winnow {
 namespace {
 
-using Size = std::size_t;
+using kvquant::ExactKeys;
+using kvquant::kMaxTileTokens;
+using kvquant::kUnused;
+using kvquant::Layout;
+using kvquant::Size;
 
-constexpr int kMaxTileTokens = 512;
-constexpr int kUnused = 0xFFFF;
 static_assert(kMaxHeadDim <= kMaxVector && kMaxTileTokens <= kMaxVector);
 
 constexpr int kFitTokens = 128;  // length of a key vector while fitting
 constexpr int kFitSamples = 16384;
-
-// Where the parts of one tile lie.
-struct Layout {
-    int head_dim, bits, group, tokens;
-    int vectors, length, slots, place_bytes;
-    Size codes, values, places, bytes;
-
-    Layout(const FormatSpec& spec, Side side, int tile_tokens)
-        : head_dim(spec.head_dim),
-          bits(bits_of(spec, side)),
-          group(spec.group_size),
-          tokens(tile_tokens),
-          vectors(side == Side::key ? head_dim : tokens),
-          length(side == Side::key ? tokens : head_dim),
-          slots((length + 99) / 100),
-          place_bytes(length < 256 ? 1 : 2) {
-        const Size entries = static_cast<Size>(vectors) * static_cast<Size>(slots);
-        codes = 4 * static_cast<Size>(vectors);
-        values = codes + packed_bytes(bits, head_dim) * static_cast<Size>(tokens);
-        places = values + sizeof(f16) * entries;
-        bytes = places + static_cast<Size>(place_bytes) * entries;
-    }
-    // The codes of one channel in one block of keys, and of one token of values.
-    Size key_run(int block, int channel) const {
-        return codes + packed_bytes(bits, group) * static_cast<Size>(block * head_dim + channel);
-    }
-    Size value_run(int token) const {
-        return codes + packed_bytes(bits, head_dim) * static_cast<Size>(token);
-    }
-    int place(const std::uint8_t* tile, int vector, int slot) const {
-        const std::uint8_t* at = tile + places + place_bytes * (vector * slots + slot);
-        if (place_bytes == 1) return *at == 0xFF ? kUnused : *at;
-        return load_f16(at);
-    }
-    float exact(const std::uint8_t* tile, int vector, int slot) const {
-        return f16_to_f32(load_f16(tile + values + 2 * (vector * slots + slot)));
-    }
-};
 
 // Below 0 every value passes, so all slots are used: the paper's rule.
 float threshold_of(const FormatSpec& spec) {
@@ -158,24 +124,26 @@ void pack(const FormatSpec& spec, Side side, const float* rows, int tokens, cons
     }
 }
 
-// One block of group_size keys, [D][n] and before RoPE. next [D] holds each channel's first exact
-// slot that lies in this block or later; it starts at 0 and moves on.
+// This thread's, as sorting happens once per call.
+ExactKeys& exact_keys(const Layout& layout, const std::uint8_t* tile) {
+    thread_local ExactKeys exact;
+    exact.sort(layout, tile);
+    return exact;
+}
+
+// One block of group_size keys, [D][n] and before RoPE.
 void restore_keys(const Layout& layout, const float* levels, const std::uint8_t* tile, int block,
-                  std::uint16_t* next, float* keys) {
-    const int group = layout.group, first = block * group;
+                  const ExactKeys& exact, float* keys) {
+    const int group = layout.group;
     restore_levels({.data = tile + layout.key_run(block, 0),
                     .step = packed_bytes(layout.bits, group),
                     .runs = layout.head_dim,
                     .count = group,
                     .bits = layout.bits},
                    levels, tile + 2 * layout.vectors, tile, keys);
-    for (int c = 0; c < layout.head_dim; ++c) {
-        float* channel = keys + c * group;
-        for (; next[c] < layout.slots; ++next[c]) {
-            const int place = layout.place(tile, c, next[c]);
-            if (place >= first + group) break;
-            channel[place - first] = layout.exact(tile, c, next[c]);
-        }
+    for (int i = exact.first[block]; i < exact.first[block + 1]; ++i) {
+        const ExactKeys::Entry& entry = exact.entries[i];
+        keys[entry.channel * group + entry.token] = entry.value;
     }
 }
 
@@ -208,9 +176,9 @@ void unpack(const FormatSpec& spec, Side side, const TileView& tile, float* rows
         return;
     }
     float* keys = thread_scratch(static_cast<Size>(d) * static_cast<Size>(group));
-    std::uint16_t next[kMaxHeadDim] = {};
+    const ExactKeys& exact = exact_keys(layout, tile.data);
     for (int block = 0; block < tile.tokens / group; ++block) {
-        restore_keys(layout, levels, tile.data, block, next, keys);
+        restore_keys(layout, levels, tile.data, block, exact, keys);
         transpose(keys, d, group, rows + block * group * d);
     }
 }
@@ -226,27 +194,67 @@ void dot_k(const FormatSpec& spec, const TileView& tile, const float* q, int hea
     const Size block_floats = static_cast<Size>(d) * static_cast<Size>(group);
     float* keys = thread_scratch(2 * block_floats);
     float* rows = keys + block_floats;
-    std::uint16_t next[kMaxHeadDim] = {};
+    const ExactKeys& exact = exact_keys(layout, tile.data);
     for (int first = 0; first < tile.tokens; first += group) {
-        restore_keys(layout, levels, tile.data, first / group, next, keys);
+        restore_keys(layout, levels, tile.data, first / group, exact, keys);
         transpose(keys, d, group, rows);
         dot_turned(*tile.rope, tile.positions + first, group, d, rows, q, heads, scores + first,
                    stride);
     }
 }
 
+// out[r] += weight * (exact value - what its code says), for the exact values of a tile.
+void add_exact(const Layout& layout, const float* levels, const std::uint8_t* tile,
+               const float* offset, const float* scale, const float* exact, const float* weights,
+               std::size_t stride, int heads, float* out) {
+    for (int t = 0; t < layout.tokens; ++t) {
+        const std::uint8_t* run = tile + layout.value_run(t);
+        for (int slot = 0; slot < layout.slots; ++slot) {
+            const int place = layout.place(tile, t, slot);
+            if (place == kUnused) break;
+            const int code = run_code(layout.bits, run, layout.head_dim, place);
+            const float change =
+                exact[t * layout.slots + slot] - offset[t] - scale[t] * levels[code];
+            for (int r = 0; r < heads; ++r) {
+                out[r * layout.head_dim + place] +=
+                    weights[static_cast<Size>(r) * stride + t] * change;
+            }
+        }
+    }
+}
+
+// Levels are multiplied as codes are read: weights take their token's scale, and all channels the
+// sum of weight times offset.
 void add_v(const FormatSpec& spec, const TileView& tile, const float* weights, std::size_t stride,
            int heads, float* out) {
     if (spec.bits_v == 16) return f16_rows_add_v(spec, tile, weights, stride, heads, out);
     require_tile(spec, tile.tokens);
     const Layout layout(spec, Side::value, tile.tokens);
     const float* levels = codebook(spec, Side::value, tile.side_data);
-    const int d = layout.head_dim, group = spec.group_size;
-    float* rows = thread_scratch(static_cast<Size>(d) * static_cast<Size>(group));
-    for (int first = 0; first < tile.tokens; first += group) {
-        restore_values(layout, levels, tile.data, first, group, rows);
-        float_add_rows(rows, group, d, weights + first, stride, heads, out);
+    const int d = layout.head_dim, tokens = tile.tokens, slots = tokens * layout.slots;
+    const Size n = static_cast<Size>(tokens);
+    float* offset = thread_scratch(n * static_cast<Size>(3 + heads + layout.slots));
+    float *scale = offset + n, *shifts = scale + n, *exact = shifts + n;
+    float* scaled = exact + slots;  // [R][T]
+    floats_from_f16(tile.data, tokens, offset);
+    floats_from_f16(tile.data + 2 * n, tokens, scale);
+    floats_from_f16(tile.data + layout.values, slots, exact);
+    for (int r = 0; r < heads; ++r) {
+        const float* w = weights + static_cast<Size>(r) * stride;
+        for (Size t = 0; t < n; ++t) {
+            scaled[static_cast<Size>(r) * n + t] = w[t] * scale[t];
+            shifts[t] = w[t] * offset[t];
+        }
+        const float shift = sum_of(shifts, tokens);
+        for (int i = 0; i < d; ++i) out[r * d + i] += shift;
     }
+    add_level_rows({.data = tile.data + layout.value_run(0),
+                    .step = packed_bytes(layout.bits, d),
+                    .runs = tokens,
+                    .count = d,
+                    .bits = layout.bits},
+                   levels, scaled, n, heads, out);
+    add_exact(layout, levels, tile.data, offset, scale, exact, weights, stride, heads, out);
 }
 
 // Appends a vector's normalised values, without its exact ones.
