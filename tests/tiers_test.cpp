@@ -38,12 +38,37 @@ class TiersTest : public ::testing::Test {
         return layout;
     }
     // f16 rows that take new tokens, then 8, 4 and 2 bits.
-    std::unique_ptr<LayerStore> store(bool sums) {
+    std::unique_ptr<LayerStore> store(bool sums, bool squares = false) {
         const SpanLayout tiers[] = {layout("none", 16, 1, 1 << 20), layout("kivi", 8, 8, 0),
                                     layout("kivi", 4, 8, 0), layout("kivi", 2, 8, 0)};
-        return std::make_unique<LayerStore>(tiers, kHeads, kHeads * kGroup,
-                                            LayerMemory{.column_sums = sums, .one_row = true},
-                                            &cache_, &policy_);
+        return std::make_unique<LayerStore>(
+            tiers, kHeads, kHeads * kGroup,
+            LayerMemory{.column_sums = sums, .one_row = true, .decode_only = squares}, &cache_,
+            &policy_);
+    }
+    // Sums over the query heads of what one query gives each token, in storage order.
+    void expect_sums(bool squares) {
+        auto store = this->store(true, squares);
+        store->rebuild(random_kv(90), spread(90));
+        const std::vector<float> q = rows(kHeads * kGroup * kDims);
+        std::vector<float> out(q.size());
+        DecodeAttention attention(1, kHeads * kGroup, kDims);
+        const DecodeItem item{.store = store.get(), .q = q.data(), .out = out.data()};
+        attention.attend(std::span(&item, 1), kScale);
+        for (int g = 0; g < kHeads; ++g) {
+            const std::vector<std::int32_t> order = store->by_position(g);
+            std::vector<double> wanted(order.size(), 0.0), ignored;
+            for (int r = 0; r < kGroup; ++r) {
+                const std::vector<double> weights = naive(*store, q, g * kGroup + r, ignored);
+                for (std::size_t i = 0; i < weights.size(); ++i) {
+                    wanted[i] += squares ? weights[i] * weights[i] : weights[i];
+                }
+            }
+            const double tolerance = squares ? 1e-3 : 4e-3;
+            for (std::size_t i = 0; i < order.size(); ++i) {
+                ASSERT_NEAR(static_cast<double>(store->sums(g)[order[i]]), wanted[i], tolerance);
+            }
+        }
     }
     LayerKv random_kv(int tokens) {
         LayerKv kv(nullptr, std::vector<int>(kHeads, 0), tokens, kDims);
@@ -166,25 +191,12 @@ TEST_F(TiersTest, ReadsByPositionAndAttendsOverAll) {
 }
 
 TEST_F(TiersTest, OneRowOfSumsFollowsStorageOrder) {
-    auto store = this->store(true);
-    store->rebuild(random_kv(90), spread(90));
-    const std::vector<float> q = rows(kHeads * kGroup * kDims);
-    std::vector<float> out(q.size());
-    DecodeAttention attention(1, kHeads * kGroup, kDims);
-    const DecodeItem item{.store = store.get(), .q = q.data(), .out = out.data()};
-    attention.attend(std::span(&item, 1), kScale);
-    for (int g = 0; g < kHeads; ++g) {
-        const std::vector<std::int32_t> order = store->by_position(g);
-        std::vector<double> wanted(order.size(), 0.0), ignored;
-        for (int r = 0; r < kGroup; ++r) {
-            const std::vector<double> weights = naive(*store, q, g * kGroup + r, ignored);
-            std::transform(weights.begin(), weights.end(), wanted.begin(), wanted.begin(),
-                           std::plus<>());
-        }
-        for (std::size_t i = 0; i < order.size(); ++i) {
-            ASSERT_NEAR(static_cast<double>(store->sums(g)[order[i]]), wanted[i], 4e-3);
-        }
-    }
+    expect_sums(false);
+}
+
+// mixed's, which are kept while decoding alone.
+TEST_F(TiersTest, SumsOfSquaresFollowStorageOrder) {
+    expect_sums(true);
 }
 
 // What a token carries when it changes its tier: rows, position, running sum.

@@ -158,6 +158,19 @@ void DecodeAttention::run(const Piece& piece, float* partial, float scale, int t
     spec.format->add_v(spec, view, scores, n, group, out);
 }
 
+namespace {
+
+// Sums that are kept while decoding alone are mixed's, whose loss goes with the square of
+// attention: squares, so that few high weights count for more than many low ones of the same sum.
+void add_squares(float* sums, const float* weights, int tokens, float scale) {
+    for (int t = 0; t < tokens; ++t) {
+        const float weight = weights[t] * scale;
+        sums[t] += weight * weight;
+    }
+}
+
+}  // namespace
+
 void DecodeAttention::merge(const DecodeItem& item, int g, std::span<const Piece> pieces) {
     const int group = query_heads_ / item.store->kv_heads();
     const std::size_t q_size = static_cast<std::size_t>(group) * head_dim_;
@@ -183,9 +196,12 @@ void DecodeAttention::merge(const DecodeItem& item, int g, std::span<const Piece
             float* raw = pieces[0].raw + r * pieces[0].raw_stride;
             const int tokens = item.store->tokens(g);
             exp_and_sum(raw, tokens, best);
-            (item.store->memory().largest ? raise_to : add_scaled)(
-                sums + (r % item.store->sum_rows()) * item.store->sums_stride(g), raw, tokens,
-                1.0F / total);
+            const LayerMemory& memory = item.store->memory();
+            (memory.largest ? raise_to
+             : memory.decode_only
+                 ? add_squares
+                 : add_scaled)(sums + (r % item.store->sum_rows()) * item.store->sums_stride(g),
+                               raw, tokens, 1.0F / total);
         }
     }
 }

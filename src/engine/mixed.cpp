@@ -26,7 +26,7 @@ std::vector<double> token_costs(const LayerStore& store) {
 }
 
 // What decoding needs to know: per head the loss of each tier and of dropping, for a token of
-// squared attention 1, and per token the attention it is taken to have received.
+// squared attention 1, and per token the squared attention it is taken to have received.
 void note(LayerStore& store, int g, const HeadChoice& head, const MixedSettings& settings,
           int queries) {
     const HeadWorth& worth = *head.worth;
@@ -49,8 +49,8 @@ void note(LayerStore& store, int g, const HeadChoice& head, const MixedSettings&
     const auto seen = static_cast<float>(std::max(1, queries) * group);
     for (std::size_t t = 0; t < head.tier.size(); ++t) {
         if (head.tier[t] < tiers) {
-            by_position.push_back(kPromptQueries * static_cast<float>(group) *
-                                  std::sqrt(worth.weight[t] / seen));
+            by_position.push_back(kPromptQueries * static_cast<float>(group) * worth.weight[t] /
+                                  seen);
         }
     }
     const std::vector<std::int32_t> order = store.by_position(g);

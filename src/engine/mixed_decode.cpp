@@ -3,6 +3,7 @@
 #include <climits>
 #include <cmath>
 #include <map>
+#include <numeric>
 #include <queue>
 
 #include "engine/budget.h"
@@ -14,6 +15,10 @@ namespace {
 
 // Sums fade, so that what the answer looks at now counts more than the prompt's last words.
 constexpr float kMostQueries = 256.0F;
+// Of a head's mean squared attention: what was not looked at lately may be again. Found beside
+// squares instead of sums by teacher forcing 640 tokens behind 768 (SmolLM2, two places): the
+// perplexity over the full cache's fell from 1.11 to 1.09 (1/8 of the prompt's bytes).
+constexpr double kFloor = 0.05;
 // A step frees at most this share of the layer's bytes, so that most of them stay in use.
 constexpr double kSlackShare = 1.0 / 32.0;
 constexpr int kMostTokensAtOnce = 16;
@@ -21,10 +26,10 @@ constexpr int kMostTokensAtOnce = 16;
 struct Step {
     double price = 0.0;  // loss per byte freed
     int g = 0;
-    int tier = 0;   // where the token lies before the step
-    int from = 0;   // where it lay at first
-    int index = 0;  // in the span of tier `from`
-    double importance = 0.0;
+    int tier = 0;             // where the token lies before the step
+    int from = 0;             // where it lay at first
+    int index = 0;            // in the span of tier `from`
+    double importance = 0.0;  // squared attention of a query
     bool operator>(const Step& other) const {
         return std::tie(price, g, from, index, tier) >
                std::tie(other.price, other.g, other.from, other.index, other.tier);
@@ -58,24 +63,42 @@ class RoomMaker {
     }
 
   private:
+    // By storage: the squared attention that a query of a query head gave each token, mean over
+    // the queries since it came.
+    std::vector<double> squared_attention(int g, float queries, float group) {
+        const float* sums = store_.sums(g);
+        std::vector<double> result;
+        for (int tier = 1; tier <= store_.tiers(); ++tier) {
+            const Span& span = store_.span(g, tier % store_.tiers());
+            for (int i = 0; i < span.tokens(); ++i) {
+                const auto age = static_cast<float>(session_.position - span.position(i));
+                const float seen = std::min(queries, std::max(1.0F, age));
+                result.push_back(static_cast<double>(sums[result.size()] / (group * seen)));
+            }
+        }
+        return result;
+    }
     // The next step of every token that may move.
     void gather(int end) {
         const PolicyParams& params = session_.plan.params;
         const float queries = store_.notes().back();
         const auto group = static_cast<float>(store_.query_heads() / store_.kv_heads());
         for (int g = 0; g < store_.kv_heads(); ++g) {
-            const float* sums = store_.sums(g);
+            const std::vector<double> squared = squared_attention(g, queries, group);
+            const double all = std::accumulate(squared.begin(), squared.end(), 0.0);
+            const double floor =
+                kFloor * all / std::max(1.0, static_cast<double>(squared.size())) + 1e-12;
             for (int tier = 0; tier < store_.tiers(); ++tier) {
                 const Span& span = store_.span(g, tier);
                 const int first = store_.first_of(g, tier);
                 for (int i = 0; i < span.tokens(); ++i) {
-                    const int age = session_.position - span.position(i);
                     if (span.position(i) < params.n_sink || span.position(i) >= end) {
                         continue;
                     }
-                    const float seen = std::min(queries, static_cast<float>(std::max(1, age)));
-                    const double mean = static_cast<double>(sums[first + i] / (group * seen));
-                    push({.g = g, .from = tier, .index = i, .importance = mean * mean + 1e-12},
+                    push({.g = g,
+                          .from = tier,
+                          .index = i,
+                          .importance = squared[first + i] + floor},
                          tier);
                 }
             }

@@ -13,12 +13,17 @@ namespace winnow {
 
 namespace {
 
-// A token's running sum of kv head g: its query heads' own, or one for all of them.
-void set_sums(LayerStore& store, int g, int at, const float* sums, std::size_t stride, int token) {
+// A token's running sum of kv head g: its query heads' own, or one for all of them. Where a store
+// sums squares, those of the mean over the `queries` that saw the token.
+void set_sums(LayerStore& store, int g, int at, const float* sums, std::size_t stride, int token,
+              int queries) {
     const int group = store.query_heads() / store.kv_heads();
     float* to = store.sums(g);
     for (int r = 0; r < group; ++r) {
-        const float seen = sums[(g * group + r) * stride + token];
+        const float sum_seen = sums[(g * group + r) * stride + token];
+        const float seen = store.memory().decode_only
+                               ? sum_seen * sum_seen / static_cast<float>(queries)
+                               : sum_seen;
         float& sum = to[(store.sum_rows() == 1 ? 0 : r) * store.sums_stride(g) + at];
         sum = store.memory().largest ? std::max(sum, seen) : sum + seen;
     }
@@ -40,7 +45,8 @@ void append_mixed(Session::Impl& session, int layer, const LayerKv& kv, const fl
         }
         store.append(k.data(), v.data(), first.positions[first.kept + i]);
         for (int g = 0; g < kv.kv_heads(); ++g) {
-            set_sums(store, g, store.tokens(g) - 1, sums, stride, kv.head(g).kept + i);
+            set_sums(store, g, store.tokens(g) - 1, sums, stride, kv.head(g).kept + i,
+                     first.tokens - first.kept - i);
         }
     }
 }
@@ -91,7 +97,7 @@ void append_question(Session::Impl& session, int layer, const LayerKv& kv, const
     store.append(kv);
     for (int g = 0; store.adds_weights() && g < store.kv_heads(); ++g) {
         for (int i = 0; i < count; ++i) {
-            set_sums(store, g, held[g] + i, sums, stride, kv.head(g).kept + i);
+            set_sums(store, g, held[g] + i, sums, stride, kv.head(g).kept + i, count - i);
         }
     }
     store.forget_queries();
