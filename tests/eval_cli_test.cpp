@@ -139,10 +139,12 @@ TEST_F(EvalCli, AProfileBesideASweepIsForMixed) {
     ASSERT_EQ(all.size(), 3U);  // full, mixed, random
     EXPECT_EQ(all[1]["options"]["profile"], "none");
     EXPECT_EQ(all[2]["options"]["profile"], "");
-    const auto peak = all[1]["kv"]["bytes_peak"].get<std::uint64_t>();
-    EXPECT_GT(peak, 0U);
-    EXPECT_LE(peak + all[1]["kv"]["policy_bytes"].get<std::uint64_t>(),
-              std::stoull(all[1]["options"]["kv_budget"].get<std::string>()));
+    // The cache's peak and the method's bytes at the end are of different moments.
+    const auto& kv = all[1]["kv"];
+    const std::uint64_t budget = std::stoull(all[1]["options"]["kv_budget"].get<std::string>());
+    EXPECT_GT(kv["bytes_peak"].get<std::uint64_t>(), 0U);
+    EXPECT_LE(kv["bytes_peak"].get<std::uint64_t>(), budget);
+    EXPECT_LE(kv["bytes"].get<std::uint64_t>() + kv["policy_bytes"].get<std::uint64_t>(), budget);
 }
 
 TEST_F(EvalCli, ARepliesEqualsThatOfARun) {
