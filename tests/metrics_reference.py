@@ -2,11 +2,13 @@
 
 Run by tests/metrics_reference.sh inside its virtual environment.
 """
+import ast
 import importlib.metadata
 import importlib.util
 import json
 import os
 import random
+import re
 import sys
 import types
 import unicodedata
@@ -203,6 +205,60 @@ def prompts():
         put("prompt", "", template.format(**row), 0, template=template, row=row)
 
 
-for part in (short_answers, classes, summaries, code, matches, needles, characters, prompts):
+def task_file(name):
+    path = importlib.metadata.distribution("lm-eval").locate_file("lm_eval/tasks/" + name)
+    return open(path, encoding="utf-8").read()
+
+
+def longbench_prompts():
+    """LongBench's tasks as lm-eval has them: its doc_to_text, rendered, and its longest reply."""
+    for task in """narrativeqa qasper multifieldqa_en hotpotqa 2wikimqa musique gov_report qmsum
+            multi_news trec triviaqa samsum lsht passage_count passage_retrieval_en
+            passage_retrieval_zh lcc repobench-p""".split():
+        described = task_file("longbench/" + task + ".yaml")
+        quoted = re.search(r"^doc_to_text: (.+)$", described, re.M)[1]
+        template = json.loads(quoted) if quoted[0] == '"' else quoted[1:-1].replace("''", "'")
+        longest = int(re.search(r"max_gen_toks: (\d+)", described)[1])
+        for _ in range(3):
+            row = {"input": text(1) + rng.choice(["", "{context}", "{"]), "context": text(3)}
+            seen = {**row, "question": row["input"]}
+            answer = re.sub(r"{{(\w+)}}", lambda place: seen[place[1]], template)
+            put("longbench_prompt", "", answer, 0, task=task, row=row, longest=longest,
+                template=template.replace("{{context}}", "{context}").replace("{{question}}", "{input}")
+                .replace("{{input}}", "{input}"))
+
+
+def constants(name):
+    """The module's plain constants, without importing what it needs."""
+    found = {}
+    for node in ast.parse(task_file(name)).body:
+        if isinstance(node, ast.Assign):
+            try:
+                found[node.targets[0].id] = ast.literal_eval(node.value)
+            except ValueError:
+                pass
+    return found
+
+
+def ruler_prompts():
+    """RULER's tasks as lm-eval words them: the document's input, and how its answer begins."""
+    listed = [("vt", constants("ruler/vt_utils.py")["CONFIG"]["variable_tracking"])]
+    listed += [(task, constants("ruler/" + task + "_utils.py")["CONFIG"]) for task in ("cwe", "fwe")]
+    listed += [("qa_1", constants("ruler/qa_utils.py")["CONFIG"])]
+    niah = constants("ruler/niah_utils.py")["TEMPLATE"]
+    for i in range(40):
+        values = {"context": text(4), "query": rng.choice(["harbor", "12345", "Who"]), "num_v": 5,
+                  "type_needle_v": "numbers"}
+        whole = [(task, config["template"].format(**values), config["answer_prefix"].format(**values))
+                 for task, config in listed]
+        whole.append(("niah_multiquery", niah.format(**values), "The special magic numbers for " +
+                      values["query"] + " mentioned in the provided text are"))
+        for task, question, opening in whole:
+            put("ruler_prompt", "", question.strip() + " " + opening.strip(), 0, task=task, index=i,
+                input=question.strip(), gen_prefix=opening.strip())
+
+
+for part in (short_answers, classes, summaries, code, matches, needles, characters, prompts,
+             longbench_prompts, ruler_prompts):
     part()
 out.close()

@@ -218,5 +218,44 @@ TEST_F(QuestionEval, RulerAsksLastAndOthersRefuse) {
     EXPECT_THROW(eval::run_prompt(model_, configs, prompt, {}), Error);
 }
 
+// NVIDIA's files hold question and opening in one text; what is hidden begins at the question.
+TEST_F(QuestionEval, RulerFilesAskLastToo) {
+    std::string noise;
+    for (int i = 0; i < 12; ++i) noise += "The grass is green. The sky is blue. ";
+    const auto file = [&](const std::string& task, const std::string& asked) {
+        program_->file("official/" + task + ".jsonl",
+                       eval::OrderedJson{{"index", 0},
+                                         {"input", "Memorize.\n" + noise + "\n" + asked},
+                                         {"outputs", {"12345"}},
+                                         {"length", 400}}
+                               .dump() +
+                           "\n");
+    };
+    const std::string niah = "What is the special magic number for ship?", vt = "Question: Find X.";
+    std::filesystem::create_directories(program_->path("official"));
+    file("niah_single_1", niah + " The special magic number for ship is");
+    file("vt", vt + " Answer: They are: ");
+    file("qa_1", "Question: Who?\nAnswer:");
+    for (const bool raw : {false, true}) {
+        eval::Settings s;
+        s.data = program_->path("official");
+        s.raw_prompts = raw;
+        const eval::PromptSet set = eval::find_suite("ruler").open(s, model_);
+        ASSERT_EQ(set.ids.size(), 3U);
+        const std::vector<std::string> questions{niah, vt, "Question: Who?"};
+        const auto configs =
+            eval::make_configs(eval::expand_sweep("method=snapkv; cap=96; question-hidden=1", {}),
+                               eval::find_suite("ruler"), s, model_);
+        for (std::size_t i = 0; i < 3; ++i) {
+            eval::Prompt prompt = set.make(i);
+            EXPECT_TRUE(tail(prompt, prompt.question_at).starts_with(questions[i]))
+                << raw << ": " << tail(prompt, prompt.question_at);
+            prompt.max_new_tokens = 2;
+            const auto outcomes = eval::run_prompt(model_, configs, prompt, {});
+            EXPECT_LT(outcomes[1].stats.bytes, outcomes[0].stats.bytes);
+        }
+    }
+}
+
 }  // namespace
 }  // namespace winnow

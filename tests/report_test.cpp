@@ -9,6 +9,7 @@
 
 #include "report/stats.h"
 #include "report/text.h"
+#include "report/trade.h"
 #include "report_results.h"
 
 namespace winnow::report {
@@ -145,6 +146,43 @@ TEST_F(Report, ShardsMergeAndCountOnce) {
     ASSERT_EQ(all.runs.size(), 1U);
     EXPECT_EQ(all.runs[0].lines.size(), 6 * kConfigs.size());
     EXPECT_TRUE(all.notes.empty());
+}
+
+TEST_F(Report, FilesWithoutARunAreOneNote) {
+    for (int shard = 0; shard < 2; ++shard) {
+        write("results-" + std::to_string(shard) + "-of-2.jsonl", needle_lines(shard, 2));
+    }
+    const Results all = read_results(folder_);
+    ASSERT_EQ(all.runs.size(), 1U);
+    EXPECT_EQ(all.runs[0].lines.size(), 6 * kConfigs.size());
+    ASSERT_EQ(all.notes.size(), 1U);
+    EXPECT_NE(all.notes[0].find("2 result files, results-0-of-2.jsonl the first, have no run.json"),
+              std::string::npos)
+        << all.notes[0];
+    // Another version of the program measured something else.
+    Json line = line_of("needle", "needle_sf", "sf-512-0", kConfigs[0], 99);
+    line["version"] = "0.2.0";
+    write("results.jsonl", line.dump() + "\n");
+    EXPECT_EQ(read_results(folder_).runs.size(), 2U);
+}
+
+// Rouge rarely passes 30: an axis to 100 would squeeze every line into its lowest third.
+TEST_F(Report, AxesOfLowScoresEndLower) {
+    for (const auto& [most, top] : std::vector<std::pair<double, double>>{
+             {9, 10}, {19, 25}, {50, 50}, {51, 100}, {100, 100}}) {
+        std::string lines;
+        for (std::size_t c = 0; c < kConfigs.size(); ++c) {
+            const double score = c == 0 ? most : most / static_cast<double>(c + 1);
+            lines += line_of("longbench", "multi_news", "a", kConfigs[c], score).dump() + "\n";
+        }
+        write("run.json", run_of("longbench", "f").dump());
+        write("results.jsonl", lines);
+        const Results all = read_results(folder_);
+        const Stats stats(all.runs.at(0));
+        const auto charts = trade_charts(stats, stats.measures().at(0));
+        ASSERT_FALSE(charts.empty());
+        for (const LineChart& chart : charts) EXPECT_EQ(chart.y_high, top) << chart.title;
+    }
 }
 
 TEST_F(Report, RunsNeverMix) {

@@ -9,9 +9,12 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "eval/datasets/longbench.h"
 #include "eval/datasets/prompt_format.h"
+#include "eval/datasets/ruler.h"
 #include "scoring/metrics.h"
 #include "scoring/unicode.h"
+#include "support/dataset_files.h"
 #include "support/test_files.h"
 
 namespace winnow::scoring {
@@ -61,6 +64,59 @@ void check_prompt(const Json& row, const Json& templates) {
     EXPECT_EQ(eval::format_prompt(text, row["row"], "the test"), row["answer"].get<std::string>());
 }
 
+std::string without_end(std::string text) {
+    while (!text.empty() && (text.back() == ' ' || text.back() == '\n')) text.pop_back();
+    return text;
+}
+
+// A task of LongBench as lm-eval words it, through our reader of the benchmark's files.
+void check_longbench(const Json& row, const Json& official) {
+    const std::string task = row["task"];
+    const std::string folder = testing::fresh_folder("official_longbench");
+    testing::write_file(folder + "/dataset2prompt.json", Json{{task, row["template"]}}.dump());
+    testing::write_file(folder + "/dataset2maxlen.json", Json{{task, row["longest"]}}.dump());
+    Json line = row["row"];
+    line.update({{"answers", {"a"}}, {"all_classes", {"a", "b"}}, {"length", 9}});
+    testing::write_file(folder + "/" + task + ".jsonl", line.dump() + "\n");
+    eval::LongBenchOptions options;
+    options.data_dir = folder;
+    const eval::Dataset found = eval::load_longbench(options, testing::byte_tokenizer());
+    ASSERT_EQ(found.samples.size(), 1U) << task;
+    EXPECT_EQ(found.wording, "official");
+    EXPECT_EQ(found.samples[0].input, row["answer"].get<std::string>()) << task;
+    EXPECT_EQ(found.samples[0].max_new_tokens, row["longest"].get<int>()) << task;
+    // lm-eval leaves out white space at the end, and in two tasks an empty line.
+    if (!official.is_null() && task != "triviaqa" && task != "samsum") {
+        EXPECT_EQ(without_end(official[task]), row["template"].get<std::string>()) << task;
+    }
+}
+
+// A sample of RULER as lm-eval words it, raw and for a chat template.
+void check_ruler(const Json& row) {
+    const std::string path =
+        testing::fresh_folder("official_ruler") + "/" + row["task"].get<std::string>() + ".jsonl";
+    const auto load = [&](const Json& line, bool chat) {
+        testing::write_file(path, line.dump() + "\n");
+        return eval::load_ruler(path, {}, 0, chat).samples.at(0);
+    };
+    const Json apart{{"index", row["index"]},
+                     {"input", row["input"]},
+                     {"gen_prefix", row["gen_prefix"]},
+                     {"outputs", {"a"}},
+                     {"length", 9}};
+    EXPECT_EQ(load(apart, false).input, row["answer"].get<std::string>());
+    // NVIDIA's own files hold the whole prompt in one field.
+    Json whole = apart;
+    whole.erase("gen_prefix");
+    whole["input"] = row["answer"];
+    EXPECT_EQ(load(whole, false).input, row["answer"].get<std::string>());
+    for (const Json& line : {apart, whole}) {
+        const eval::Sample sample = load(line, true);
+        EXPECT_EQ(sample.input, row["input"].get<std::string>());
+        EXPECT_EQ(sample.answer_prefix, row["gen_prefix"].get<std::string>());
+    }
+}
+
 TEST(Metrics, EqualTheOfficialImplementations) {
     const std::string data = testing::find_data("");
     const std::string pairs = ::testing::TempDir() + "metrics_reference.jsonl";
@@ -95,6 +151,10 @@ TEST(Metrics, EqualTheOfficialImplementations) {
             check_characters(row);
         } else if (metric == "prompt") {
             check_prompt(row, templates);
+        } else if (metric == "longbench_prompt") {
+            check_longbench(row, templates);
+        } else if (metric == "ruler_prompt") {
+            check_ruler(row);
         } else {
             const double wanted = row["score"];
             between[metric] += wanted > 0.0 && wanted < 1.0 ? 1 : 0;
@@ -110,6 +170,8 @@ TEST(Metrics, EqualTheOfficialImplementations) {
     EXPECT_GE(seen["string_match_any"], 300);
     EXPECT_GE(seen["fuzz_ratio"], 300);
     EXPECT_GE(seen["characters"], 2000);
+    EXPECT_EQ(seen["longbench_prompt"], 18 * 3);
+    EXPECT_GE(seen["ruler_prompt"], 200);
     std::printf("%zu kinds of pairs compared\n", seen.size());
 }
 

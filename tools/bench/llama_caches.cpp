@@ -31,11 +31,11 @@ class RotationOff {
 
 // How a prompt gets into a packed cache.
 struct Way {
-    bool rotated;  // as llama.cpp does by default
-    bool after;    // packed once the prompt was read at 16 bits, as our caches are
+    bool rotated;      // as llama.cpp does by default
+    bool prompt_only;  // packed once it was read at 16 bits; the forced tokens stay f16, as ours do
 };
 
-// A prompt as the f16 cache holds it, kept for the ways that pack it afterwards.
+// A prompt as the f16 cache holds it, kept for the ways that pack nothing else.
 struct PromptState {
     std::vector<std::int32_t> prompt;
     std::vector<std::uint8_t> bytes;
@@ -55,33 +55,31 @@ void rotate(float* x, int n) {
     for (int i = 0; i < n; ++i) x[i] /= std::sqrt(static_cast<float>(n));
 }
 
-// A sequence's state with its f16 rows packed as `type`: a header, then for each layer's K, later
-// each layer's V: the type, the bytes of a row, and the rows.
-std::vector<std::uint8_t> packed(const PromptState& state, ggml_type type, bool rotated,
-                                 const ModelInfo& shape) {
+// A sequence's f16 state with its rows as `type` restores them, f16 again: a header, then for each
+// layer's K, later each layer's V: the type, the bytes of a row, and the rows.
+std::vector<std::uint8_t> restored(const PromptState& state, ggml_type type, bool rotated,
+                                   const ModelInfo& shape) {
     const int numbers = shape.kv_heads * shape.head_dim;
     const std::size_t cells = state.prompt.size(), parts = 2U * shape.layers;
-    const std::size_t row16 = 2U * numbers, mark = sizeof(std::int32_t) + sizeof(std::uint64_t);
-    const std::uint64_t row = ggml_row_size(type, numbers);
-    const std::size_t header = state.bytes.size() - parts * (mark + cells * row16);
-    std::vector<std::uint8_t> out(header + parts * (mark + cells * row));
-    std::memcpy(out.data(), state.bytes.data(), header);
-    const std::uint8_t* from = state.bytes.data() + header;
-    std::uint8_t* to = out.data() + header;
+    const std::size_t row = sizeof(ggml_fp16_t) * numbers;
+    const std::size_t mark = sizeof(std::int32_t) + sizeof(std::uint64_t);
+    std::vector<std::uint8_t> out = state.bytes;
+    std::uint8_t* at = out.data() + out.size() - parts * (mark + cells * row);
     std::vector<float> values(numbers);
-    const auto tag = static_cast<std::int32_t>(type);
+    std::vector<std::uint8_t> codes(ggml_row_size(type, numbers));
+    const ggml_to_float_t to_float = ggml_get_type_traits(type)->to_float;
     for (std::size_t part = 0; part < parts; ++part) {
-        int block = 64;  // V's; K's is the largest that divides a head
-        while (part < parts / 2 && shape.head_dim % (2 * block) == 0) block *= 2;
-        std::memcpy(to, &tag, sizeof(tag));
-        std::memcpy(to + sizeof(tag), &row, sizeof(row));
-        from += mark;
-        to += mark;
-        for (std::size_t cell = 0; cell < cells; ++cell, from += row16, to += row) {
-            ggml_fp16_to_fp32_row(reinterpret_cast<const ggml_fp16_t*>(from), values.data(),
-                                  numbers);
-            for (int i = 0; rotated && i < numbers; i += block) rotate(values.data() + i, block);
-            ggml_quantize_chunk(type, values.data(), to, 0, 1, numbers, nullptr);
+        int block = rotated ? 64 : 1;  // V's; K's is the largest that divides a head
+        while (rotated && part < parts / 2 && shape.head_dim % (2 * block) == 0) block *= 2;
+        at += mark;
+        for (std::size_t cell = 0; cell < cells; ++cell, at += row) {
+            auto* numbers16 = reinterpret_cast<ggml_fp16_t*>(at);
+            ggml_fp16_to_fp32_row(numbers16, values.data(), numbers);
+            for (int i = 0; i < numbers; i += block) rotate(values.data() + i, block);
+            ggml_quantize_chunk(type, values.data(), codes.data(), 0, 1, numbers, nullptr);
+            to_float(codes.data(), values.data(), numbers);
+            for (int i = 0; i < numbers; i += block) rotate(values.data() + i, block);
+            ggml_fp32_to_fp16_row(values.data(), numbers16, numbers);
         }
     }
     return out;
@@ -112,7 +110,7 @@ class LlamaCache : public eval::ForeignCache {
                const std::function<void(int, std::span<const float>)>& sink) const override {
         const LlamaContext context = make_context(prompt.size() + forced.size());
         int position = 0;
-        if (way_.after) {
+        if (way_.prompt_only) {
             take_state(*context, prompt);
             position = static_cast<int>(prompt.size());
         } else {
@@ -130,7 +128,7 @@ class LlamaCache : public eval::ForeignCache {
     using Sink = std::function<void(int, std::span<const float>)>;
 
     std::string named(const char* joint) const {
-        return std::string("llama.cpp") + (way_.after ? joint + std::string("after") : "") +
+        return std::string("llama.cpp") + (way_.prompt_only ? joint + std::string("prompt") : "") +
                (way_.rotated ? "" : joint + std::string("unrotated"));
     }
 
@@ -138,7 +136,8 @@ class LlamaCache : public eval::ForeignCache {
         const bool same =
             std::equal(prompt.begin(), prompt.end(), state_->prompt.begin(), state_->prompt.end());
         const std::vector<std::uint8_t> bytes =
-            same ? packed(*state_, type_->type, way_.rotated, shape_) : std::vector<std::uint8_t>();
+            same ? restored(*state_, type_->type, way_.rotated, shape_)
+                 : std::vector<std::uint8_t>();
         if (bytes.empty() ||
             llama_state_seq_set_data(&context, bytes.data(), bytes.size(), 0) == 0) {
             throw failure("llama.cpp did not take a prompt that was packed for its " +
@@ -152,7 +151,7 @@ class LlamaCache : public eval::ForeignCache {
         params.n_batch = params.n_ubatch = kLlamaMicroBatch;
         params.n_threads = params.n_threads_batch = threads_;
         params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
-        params.type_k = params.type_v = type_->type;
+        params.type_k = params.type_v = way_.prompt_only ? GGML_TYPE_F16 : type_->type;
         params.abort_callback = [](void*) { return cli::interrupted(); };
         const RotationOff off(!way_.rotated);
         LlamaContext context(llama_init_from_model(model_.get(), params));
@@ -212,9 +211,9 @@ eval::ForeignCaches load_llama_caches(const Model& model) {
         caches.push_back(std::make_shared<LlamaCache>(loaded, model, type, way, state));
     };
     for (const CacheType& type : kCacheTypes) {
-        add(type, {.rotated = true, .after = false});
+        add(type, {.rotated = true, .prompt_only = false});
         for (int i = 1; type.type != GGML_TYPE_F16 && i < 4; ++i) {
-            add(type, {.rotated = i % 2 == 0, .after = i > 1});
+            add(type, {.rotated = i % 2 == 0, .prompt_only = i > 1});
         }
     }
     return caches;

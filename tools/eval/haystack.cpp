@@ -37,20 +37,19 @@ std::string read_texts(const std::string& folder, const std::string& between,
     }
     std::vector<fs::path> files;
     for (const auto& entry : fs::directory_iterator(folder, code)) {
-        if (entry.path().extension() == ".txt") {
+        if (entry.path().extension() == ".txt" && entry.is_regular_file(code)) {
             files.push_back(entry.path());
         }
     }
     std::sort(files.begin(), files.end());
     std::string text;
     for (const fs::path& file : files) {
-        text += text.empty() ? "" : between;
-        text += read_file(file, flag);
+        const std::string content = read_file(file, flag);
+        text += (text.empty() || content.empty() ? "" : between) + content;
     }
-    if (text.empty()) {
+    if (text.find_first_not_of(" \t\r\n") == std::string::npos) {
         throw failure(flag + " names " + folder +
-                      ", which holds no text; it takes a folder of "
-                      ".txt files.");
+                      ", which holds no text; it takes a folder of .txt files, such as essays.");
     }
     return text;
 }

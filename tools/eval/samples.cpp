@@ -26,12 +26,16 @@ std::vector<std::int32_t> tokens_of(const Model& model, const Sample& sample) {
                                                              : model.tokenize(text, true, false);
 }
 
-// The last line of the user's message.
+// The last line of the user's message, and the one above where it only opens the answer.
 std::string last_line(std::string text) {
     while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) {
         text.pop_back();
     }
-    return text.substr(text.rfind('\n') + 1);
+    std::size_t at = text.rfind('\n');
+    if (at != std::string::npos && at > 0 && text.substr(at + 1) == "Answer:") {
+        at = text.rfind('\n', at - 1);
+    }
+    return text.substr(at + 1);
 }
 
 std::string hash_samples(const std::vector<Sample>& samples) {

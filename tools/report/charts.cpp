@@ -106,7 +106,8 @@ std::string axes(const LineChart& chart) {
         text += "set logscale y 10\nset mytics 1\nset ytics (" + decade_tics(chart) + ")\n";
         text += format("set yrange [%.10g:%.10g]\n", chart.y_low, chart.y_high);
     } else {
-        text += "set ytics 0,20,100\nset yrange [0:100]\n";
+        text += format("set ytics 0,%g,%g\nset yrange [0:%g]\n", chart.y_high / 5, chart.y_high,
+                       chart.y_high);
     }
     return text;
 }

@@ -110,6 +110,7 @@ class Reader {
                           "; `winnow eval ... --save-dir` writes them.");
         }
         for (const fs::path& file : files) read_file(file);
+        note_alone();
         std::erase_if(results_.runs, [](const Run& run) { return run.lines.empty(); });
         if (results_.runs.empty()) {
             throw failure("No line of " + std::to_string(files.size()) + " result file" +
@@ -149,9 +150,7 @@ class Reader {
     Json read_run_file(const fs::path& results) {
         const fs::path path = run_file(results);
         if (!fs::exists(path)) {
-            results_.notes.push_back(relative(results) +
-                                     " has no run.json beside it; its lines "
-                                     "are a run of their own.");
+            alone_.push_back(relative(results));
             return Json::object();
         }
         Json run = Json::parse(read_whole(path), nullptr, false);
@@ -185,6 +184,18 @@ class Reader {
     void note_line(const fs::path& file, std::size_t line, const std::string& problem) {
         results_.notes.push_back(relative(file) + ", line " + std::to_string(line) +
                                  " is damaged and left out: " + problem + ".");
+    }
+
+    // One sentence, however many: a folder of shards may have lost them all.
+    void note_alone() {
+        if (alone_.empty()) return;
+        const bool one = alone_.size() == 1;
+        results_.notes.push_back(
+            (one ? alone_[0] + " has"
+                 : std::to_string(alone_.size()) + " result files, " + alone_[0] +
+                       " the first, have") +
+            " no run.json beside " + (one ? "it" : "them") +
+            "; lines of the same folder, suite, model, version and seed make one run.");
     }
 
     std::string relative(const fs::path& file) const {
@@ -249,6 +260,7 @@ class Reader {
 
     fs::path folder_;
     Results results_;
+    std::vector<std::string> alone_;                       // files without a run.json
     std::map<std::string, std::size_t> index_;             // key of a run -> its place
     std::set<std::pair<std::string, std::string>> files_;  // run, file
     std::map<std::ptrdiff_t, std::map<std::string, std::size_t>> seen_;  // run -> line -> place

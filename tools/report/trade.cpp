@@ -181,11 +181,20 @@ class Maker {
         add("formats", "every token kept", std::move(series));
     }
 
+    // The end of an axis of scores: 100, or less where all of them are low, as rouge's are.
+    static double score_top(double most) {
+        for (const double top : {10.0, 25.0, 50.0}) {
+            if (most <= top) return top;
+        }
+        return 100.0;
+    }
+
     // The charts from `begin` to `end` get the same axes, to be read side by side.
     void set_ranges(std::size_t begin, std::size_t end) {
         double low = 1, high = 0, least = 1e300, most = 0;
         for (std::size_t i = begin; i < end; ++i) {
             const LineChart& chart = charts_[i];
+            if (!std::isnan(chart.full)) most = std::max(most, chart.full);
             for (const Series& s : chart.series) {
                 for (const Point& p : s.points) {
                     low = std::min(low, p.share);
@@ -199,7 +208,10 @@ class Maker {
             LineChart& chart = charts_[i];
             chart.x_low = std::exp2(std::floor(std::log2(low)));
             chart.x_high = std::exp2(std::ceil(std::log2(high)));
-            if (!chart.log_y) continue;
+            if (!chart.log_y) {
+                chart.y_high = score_top(most);
+                continue;
+            }
             chart.y_low = std::pow(10.0, std::floor(std::log10(least)));
             chart.y_high = std::pow(10.0, std::ceil(std::log10(most)));
             if (chart.y_low == chart.y_high) chart.y_high *= 10;

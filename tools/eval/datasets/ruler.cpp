@@ -7,8 +7,8 @@
 #include <functional>
 #include <map>
 
-#include "eval/datasets/haystack.h"
 #include "eval/datasets/ruler_task.h"
+#include "eval/haystack.h"
 
 namespace winnow::eval {
 
@@ -46,7 +46,8 @@ std::vector<std::string> read_essay(const std::string& folder, std::string_view 
         throw failure("RULER's " + std::string(task) +
                       " hides its needles in essays: name a folder of .txt files with --haystack.");
     }
-    const std::string text = read_haystack(folder, "RULER's " + std::string(task));
+    const std::string text =
+        read_texts(folder, "\n", "--haystack, which RULER's " + std::string(task) + " needs,");
     std::vector<std::string> words;
     std::size_t at = 0;
     while ((at = text.find_first_not_of(" \t\r\n\f\v", at)) != std::string::npos) {
