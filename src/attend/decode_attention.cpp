@@ -1,6 +1,7 @@
 #include "attend/decode_attention.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -31,7 +32,7 @@ void DecodeAttention::attend(std::span<const DecodeItem> items, float scale) {
     const int group = query_heads_ / items[0].store->kv_heads();
     const std::size_t size = static_cast<std::size_t>(group) * (head_dim_ + 2);
     partials_.resize(pieces_.size() * size);
-    parallel_for(threads_, static_cast<int>(pieces_.size()), [&](int i, int thread) {
+    each_piece([&](std::size_t i, int thread) {
         run(pieces_[i], partials_.data() + i * size, scale, thread);
     });
     for (std::size_t begin = 0; begin < pieces_.size();) {
@@ -44,6 +45,27 @@ void DecodeAttention::attend(std::span<const DecodeItem> items, float scale) {
               std::span(pieces_).subspan(begin, end - begin));
         begin = end;
     }
+}
+
+// Each thread takes neighbouring pieces, since kernels ask for what follows theirs in memory; one
+// that has done its own helps the others.
+template <class Body>
+void DecodeAttention::each_piece(const Body& body) {
+    const std::size_t count = pieces_.size();
+    const int team = static_cast<int>(std::min<std::size_t>(threads_, count));
+    std::vector<std::atomic<std::size_t>> next(team);
+    const auto begin_of = [&](int part) { return count * part / team; };
+    for (int part = 0; part < team; ++part) {
+        next[part] = begin_of(part);
+    }
+    parallel_for(team, team, [&](int own, int thread) {
+        for (int other = 0; other < team; ++other) {
+            const int part = (own + other) % team;
+            for (std::size_t i = next[part]++; i < begin_of(part + 1); i = next[part]++) {
+                body(i, thread);
+            }
+        }
+    });
 }
 
 void DecodeAttention::plan(std::span<const DecodeItem> items) {

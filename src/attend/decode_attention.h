@@ -41,6 +41,8 @@ class DecodeAttention {
         const DecodeItem* source = nullptr;
     };
 
+    template <class Body>
+    void each_piece(const Body& body);
     void plan(std::span<const DecodeItem> items);
     void plan_span(Piece piece, float* raw);
     void run(const Piece& piece, float* partial, float scale, int thread);

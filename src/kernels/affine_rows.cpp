@@ -23,6 +23,7 @@ constexpr int kHeadsAtOnce = 8;
 constexpr int kRowsAtOnce = 16;
 constexpr int kMaxRow = 1024;
 constexpr int kMaxLanes = 16;
+constexpr size_t kAhead = 6144;  // bytes, rounded up to blocks
 
 struct Rows {
     HWY_ALIGN float products[kHeadsAtOnce * kMaxRow];
@@ -45,10 +46,12 @@ HWY_INLINE const uint8_t* CodesOfBlock(const AffineBlocks& b, const uint8_t* blo
     return block + 4 * static_cast<size_t>(b.head_dim);
 }
 
-// While a block is worked on, the one `ahead` blocks on is asked for: mostly the next piece's where
-// this one ends.
-HWY_INLINE void FetchBlock(const AffineBlocks& b, const uint8_t* block, int ahead) {
-    fetch_ahead(block, static_cast<size_t>(ahead) * b.block_bytes, b.block_bytes);
+// While a block is worked on, one a few kilobytes on is asked for: its scales here, its codes by
+// the panel.
+HWY_INLINE size_t FetchScales(const AffineBlocks& b, const uint8_t* block) {
+    const size_t ahead = (kAhead / b.block_bytes + 1) * b.block_bytes;
+    fetch_ahead(block, ahead, 4 * static_cast<size_t>(b.head_dim));
+    return ahead;
 }
 
 // Scales and zeros of a block as floats, zeros as what is added to code * scale.
@@ -148,7 +151,7 @@ void DotChannels(D16 d16, const AffineBlocks& b, const float* q, int heads, floa
                                              rows.factors[each], d, kBits);
         }
         for (int j = 0; j < now; ++j, scores += b.group) {
-            FetchBlock(b, b.data + (i + j) * b.block_bytes, at_once);
+            const size_t ahead = FetchScales(b, b.data + (i + j) * b.block_bytes);
             for (int r = 0; r < heads; ++r) {
                 std::fill_n(scores + r * stride, b.group, rows.biases[j * heads + r]);
             }
@@ -163,7 +166,8 @@ void DotChannels(D16 d16, const AffineBlocks& b, const float* q, int heads, floa
                              .factors = rows.factors + j * heads,
                              .scale = nullptr,
                              .out = scores,
-                             .out_head = stride},
+                             .out_head = stride,
+                             .ahead = ahead},
                             heads);
         }
     }
@@ -187,7 +191,7 @@ void DotTokens(D16 d16, const AffineBlocks& b, const float* q, int heads, float*
     RoundRows(f, q, heads, d, rows.peaks, LargestCoef(kBits, n), rows.factors, rows.coefs);
     const uint8_t* block = b.data;
     for (int i = 0; i < b.blocks; ++i, block += b.block_bytes, scores += n) {
-        FetchBlock(b, block, 5);
+        const size_t ahead = FetchScales(b, block);
         LoadScales(f, block, d, b.zero_in_codes, scale, zero);
         for (int r = 0; r < heads; ++r) {
             std::fill_n(scores + r * stride, n, 0.0F);
@@ -205,7 +209,8 @@ void DotTokens(D16 d16, const AffineBlocks& b, const float* q, int heads, float*
                  .factors = rows.factors,
                  .scale = scale + g * n,
                  .out = scores,
-                 .out_head = stride},
+                 .out_head = stride,
+                 .ahead = ahead},
                 heads);
             for (int r = 0; r < heads; ++r) {
                 AddTimes(f, sums[r * groups + g], zero + g * n, n, scores + r * stride);
@@ -246,7 +251,7 @@ void AddTokens(D16 d16, const AffineBlocks& b, const float* weights, size_t stri
         RoundRows(f, rows.products, row, d, rows.peaks, LargestCoef(kBits, n), rows.factors,
                   rows.coefs);
         for (int j = 0; j < now; ++j) {
-            FetchBlock(b, b.data + (i + j) * b.block_bytes, at_once);
+            const size_t ahead = FetchScales(b, b.data + (i + j) * b.block_bytes);
             AddPanel<kBits>(d16,
                             {.codes = CodesOfBlock(b, b.data + (i + j) * b.block_bytes),
                              .rows = n,
@@ -258,7 +263,8 @@ void AddTokens(D16 d16, const AffineBlocks& b, const float* weights, size_t stri
                              .factors = rows.factors + j * heads,
                              .scale = nullptr,
                              .out = out,
-                             .out_head = static_cast<size_t>(d)},
+                             .out_head = static_cast<size_t>(d),
+                             .ahead = ahead},
                             heads);
         }
     }
@@ -283,7 +289,7 @@ void AddChannels(D16 d16, const AffineBlocks& b, const float* weights, size_t st
     Rows rows;
     const uint8_t* block = b.data;
     for (int i = 0; i < b.blocks; ++i, block += b.block_bytes, weights += n) {
-        FetchBlock(b, block, 5);
+        const size_t ahead = FetchScales(b, block);
         LoadScales(f, block, d, b.zero_in_codes, scale, zero);
         for (int r = 0; r < heads; ++r) {
             const float* row = weights + r * stride;
@@ -304,7 +310,8 @@ void AddChannels(D16 d16, const AffineBlocks& b, const float* weights, size_t st
                          .factors = rows.factors,
                          .scale = scale,
                          .out = out,
-                         .out_head = static_cast<size_t>(d)},
+                         .out_head = static_cast<size_t>(d),
+                         .ahead = ahead},
                         heads);
     }
 }

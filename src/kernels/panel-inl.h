@@ -17,6 +17,7 @@
 
 #include <hwy/highway.h>
 
+#include "kernels/fetch.h"
 #include "kernels/reduce-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -39,6 +40,7 @@ struct PanelJob {
     const float* scale;    // [lanes], or null: 1
     float* out;
     size_t out_head;
+    size_t ahead;  // bytes from codes read to codes asked for
 };
 
 // Takes the lowest codes out of 16-bit words, of which kLeft are left. (Shifting the words by a
@@ -120,6 +122,14 @@ HWY_INLINE const int16_t* CoefsOf(const PanelJob& job, size_t lane) {
     return job.coefs + (job.coef_group == 0 ? 0 : lane / job.group_lanes * job.coef_group);
 }
 
+// Loads codes and asks for those that come later, a line at a time: asked for block by block, they
+// would fill the queue of misses and hold up the loads behind them.
+template <class D16>
+HWY_INLINE hn::VFromD<D16> LoadWords(D16 d16, const PanelJob& job, const uint16_t* at) {
+    fetch_ahead(at, job.ahead, 1);
+    return hn::LoadU(d16, at);
+}
+
 // 4 and 8 bits: a word's codes belong to one lane. Two blocks of lanes share the coefficients'
 // registers and give the multiplier enough independent sums.
 template <int kBits, int kBlocks, int kHeads, class D16>
@@ -132,8 +142,8 @@ HWY_INLINE void WideTile(D16 d16, const PanelJob& job, size_t word) {
     for (int row = 0; row < job.rows; row += 8, at += lanes * kBits / 2) {
         V words[kBlocks], more[kBlocks];
         for (int b = 0; b < kBlocks; ++b) {
-            words[b] = hn::LoadU(d16, at + b * step);
-            more[b] = kBits == 8 ? hn::LoadU(d16, at + b * step + 2 * lanes) : words[b];
+            words[b] = LoadWords(d16, job, at + b * step);
+            more[b] = kBits == 8 ? LoadWords(d16, job, at + b * step + 2 * lanes) : words[b];
         }
         const auto pair = [&](auto which) HWY_ATTR {
             constexpr int kPair = decltype(which)::value;
@@ -168,8 +178,8 @@ HWY_INLINE void NarrowTile(D16 d16, const PanelJob& job, size_t word) {
     const auto* at = reinterpret_cast<const uint16_t*>(job.codes) + word;
     const size_t third = lanes - (kHalf ? half : 0);  // from a word of the 2-bit plane to its bits
     for (int row = 0; row < job.rows; row += 8, at += lanes * kBits / 2) {
-        V words = hn::LoadU(d16, at);
-        const V bits = kBits == 3 ? hn::LoadU(d16, at + third) : words;
+        V words = LoadWords(d16, job, at);
+        const V bits = kBits == 3 ? LoadWords(d16, job, at + third) : words;
         const auto pair = [&](auto which) HWY_ATTR {
             constexpr int kPair = decltype(which)::value;
             V codes[2];
