@@ -16,18 +16,15 @@
 namespace winnow {
 namespace {
 
-// One kv head's packed tile of random rows, and a step of attention over it.
-struct Tile {
-    FormatSpec spec;
-    int tokens;
-    std::vector<std::uint8_t> k, v;
-    std::vector<float> q, scores, out;
+constexpr int kPieceTokens = 512;  // of a piece, as decode attention takes them
 
-    Tile(const std::string& format, int bits, int head_dim, int heads, int count)
-        : tokens(count),
-          q(static_cast<std::size_t>(heads) * head_dim, 0.1F),
-          scores(static_cast<std::size_t>(heads) * count),
-          out(static_cast<std::size_t>(heads) * head_dim) {
+// Packed pieces of random rows, K and V end to end as in a span, and a step of attention over one.
+struct Pieces {
+    FormatSpec spec;
+    std::size_t k_bytes, v_bytes, count;
+    std::vector<std::uint8_t> k, v;
+
+    Pieces(const std::string& format, int bits, int head_dim, std::size_t all_bytes) {
         spec.format = &find_format(bits == 16 ? "none" : format);
         spec.head_dim = head_dim;
         spec.bits_k = spec.bits_v = bits;
@@ -35,48 +32,73 @@ struct Tile {
         spec.value_axis = spec.format->default_value_axis;
         std::mt19937 random(1);
         std::normal_distribution<float> normal;
-        std::vector<float> rows(static_cast<std::size_t>(count) * head_dim);
+        std::vector<float> rows(static_cast<std::size_t>(kPieceTokens) * head_dim);
         for (float& x : rows) {
             x = normal(random);
         }
-        k.resize(spec.format->bytes(spec, Side::key, count));
-        v.resize(spec.format->bytes(spec, Side::value, count));
-        spec.format->pack(spec, Side::key, rows.data(), count, nullptr, k.data());
-        spec.format->pack(spec, Side::value, rows.data(), count, nullptr, v.data());
-    }
-
-    void step(int heads) {
-        const std::size_t stride = static_cast<std::size_t>(tokens);
-        spec.format->dot_k(spec, {.data = k.data(), .tokens = tokens}, q.data(), heads,
-                           scores.data(), stride);
-        for (int r = 0; r < heads; ++r) {
-            float* row = scores.data() + r * stride;
-            exp_and_sum(row, tokens, max_of(row, tokens));
+        k_bytes = spec.format->bytes(spec, Side::key, kPieceTokens);
+        v_bytes = spec.format->bytes(spec, Side::value, kPieceTokens);
+        count = std::max<std::size_t>(2, all_bytes / (k_bytes + v_bytes));
+        k.resize(count * k_bytes);
+        v.resize(count * v_bytes);
+        spec.format->pack(spec, Side::key, rows.data(), kPieceTokens, nullptr, k.data());
+        spec.format->pack(spec, Side::value, rows.data(), kPieceTokens, nullptr, v.data());
+        for (std::size_t i = 1; i < count; ++i) {
+            std::copy_n(k.data(), k_bytes, k.data() + i * k_bytes);
+            std::copy_n(v.data(), v_bytes, v.data() + i * v_bytes);
         }
-        spec.format->add_v(spec, {.data = v.data(), .tokens = tokens}, scores.data(), stride, heads,
-                           out.data());
     }
 };
 
-// Pieces of 512 tokens, as decode attention takes them, over a cache of `megabytes`.
+// A thread's query and results.
+struct PieceWork {
+    int heads;
+    std::vector<float> q, scores, out;
+
+    PieceWork(int head_dim, int count)
+        : heads(count),
+          q(static_cast<std::size_t>(heads) * head_dim, 0.1F),
+          scores(static_cast<std::size_t>(heads) * kPieceTokens),
+          out(q.size()) {}
+
+    void step(const Pieces& pieces, std::size_t i) {
+        const Format& format = *pieces.spec.format;
+        format.dot_k(pieces.spec,
+                     {.data = pieces.k.data() + i * pieces.k_bytes, .tokens = kPieceTokens},
+                     q.data(), heads, scores.data(), kPieceTokens);
+        for (int r = 0; r < heads; ++r) {
+            float* row = scores.data() + static_cast<std::size_t>(r) * kPieceTokens;
+            exp_and_sum(row, kPieceTokens, max_of(row, kPieceTokens));
+        }
+        format.add_v(pieces.spec,
+                     {.data = pieces.v.data() + i * pieces.v_bytes, .tokens = kPieceTokens},
+                     scores.data(), kPieceTokens, heads, out.data());
+    }
+};
+
+// A cache of `megabytes`, of which each thread takes neighbouring pieces.
 void attention(benchmark::State& state, const std::string& format) {
     const int bits = static_cast<int>(state.range(0));
     const int head_dim = static_cast<int>(state.range(1));
     const int heads = static_cast<int>(state.range(2));
     const std::size_t megabytes = static_cast<std::size_t>(state.range(3));
     const int threads = static_cast<int>(state.range(4));
-    std::vector<Tile> tiles(1, Tile(format, bits, head_dim, heads, 512));
-    const std::size_t tile_bytes = tiles[0].k.size() + tiles[0].v.size();
-    tiles.resize(std::max<std::size_t>(2, (megabytes << 20) / tile_bytes), tiles[0]);
+    const Pieces pieces(format, bits, head_dim, megabytes << 20);
+    const std::size_t bytes = pieces.k.size() + pieces.v.size();
+    std::vector<PieceWork> work(threads, PieceWork(head_dim, heads));
     for (auto _ : state) {
-        parallel_for(threads, static_cast<int>(tiles.size()),
-                     [&](int i, int) { tiles[i].step(heads); });
-        benchmark::DoNotOptimize(tiles[0].out.data());
+        parallel_for(threads, threads, [&](int part, int) {
+            const std::size_t end = pieces.count * (part + 1) / threads;
+            for (std::size_t i = pieces.count * part / threads; i < end; ++i) {
+                work[part].step(pieces, i);
+            }
+        });
+        benchmark::DoNotOptimize(work[0].out.data());
     }
-    const double tokens = 512.0 * static_cast<double>(tiles.size());
+    const double tokens = static_cast<double>(kPieceTokens) * static_cast<double>(pieces.count);
     const double steps = static_cast<double>(state.iterations());
-    state.counters["GB/s"] = benchmark::Counter(
-        steps * static_cast<double>(tile_bytes * tiles.size()) * 1e-9, benchmark::Counter::kIsRate);
+    state.counters["GB/s"] =
+        benchmark::Counter(steps * static_cast<double>(bytes) * 1e-9, benchmark::Counter::kIsRate);
     state.counters["GMAC/s"] = benchmark::Counter(steps * tokens * 2.0 * head_dim * heads * 1e-9,
                                                   benchmark::Counter::kIsRate);
     state.counters["ns/token"] = benchmark::Counter(

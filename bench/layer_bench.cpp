@@ -101,7 +101,7 @@ void settings(benchmark::internal::Benchmark* b, std::vector<int> widths) {
     b->ArgNames({"bits", "tokens", "threads"})->UseRealTime()->MinTime(0.3);
     b->Unit(benchmark::kMillisecond);
     for (const int bits : widths) {
-        for (const int tokens : {256, 1024, 7000}) {
+        for (const int tokens : {256, 1024, 4096, 7000, 16384}) {
             b->Args({bits, tokens, 1})->Args({bits, tokens, 2});
         }
     }

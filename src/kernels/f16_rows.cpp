@@ -18,7 +18,13 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Accumulators are heads x 4 vectors; with 16 registers more than 3 heads would spill.
 constexpr int kMaxHeads = HWY_MAX_BYTES >= 64 ? 4 : 3;
 
-constexpr size_t kAhead = 4096;  // bytes
+// Bytes of rows that all heads and columns take before the next ones: they stay in the first cache.
+constexpr size_t kStretch = 8192;
+
+// From a row to the one asked for meanwhile: 32 rows, and no further than the next stretch's.
+constexpr size_t AheadOf(size_t head_dim) {
+    return HWY_MIN(kStretch, 64 * head_dim);
+}
 
 template <class T>
 struct RowsJob {
@@ -41,10 +47,10 @@ HWY_INLINE hn::VFromD<D> LoadRow(D f, const float* from) {
 }
 
 // Floats are a caller's scratch, which lies in the first cache.
-HWY_INLINE void FetchRows(const hwy::float16_t* from, size_t count) {
-    fetch_ahead(from, kAhead, count * sizeof(hwy::float16_t));
+HWY_INLINE void FetchRows(const hwy::float16_t* from, size_t ahead, size_t count) {
+    fetch_ahead(from, ahead, count * sizeof(hwy::float16_t));
 }
-HWY_INLINE void FetchRows(const float* /*from*/, size_t /*count*/) {}
+HWY_INLINE void FetchRows(const float* /*from*/, size_t /*ahead*/, size_t /*count*/) {}
 
 // Four rows at once; fewer take the same way, so that a row's score does not depend on its place.
 template <int kRows, int kHeads, class T, class D>
@@ -84,7 +90,8 @@ template <int kHeads, class T, class D>
 HWY_INLINE void DotHeads(D f, const RowsJob<T>& job) {
     int row = 0;
     for (; row + 4 <= job.count; row += 4) {
-        FetchRows(job.rows + static_cast<size_t>(row) * job.head_dim, 4 * job.head_dim);
+        FetchRows(job.rows + static_cast<size_t>(row) * job.head_dim, AheadOf(job.head_dim),
+                  4 * job.head_dim);
         DotTile<4, kHeads>(f, job, row);
     }
     for (; row < job.count; ++row) {
@@ -105,7 +112,7 @@ HWY_INLINE void AddTile(D f, const RowsJob<T>& job, size_t column) {
     const T* from = job.rows + column;
     for (int i = 0; i < job.count; ++i, from += job.head_dim) {
         hn::VFromD<D> x[kChunks];
-        FetchRows(from, kChunks * lanes);
+        FetchRows(from, AheadOf(job.head_dim), kChunks * lanes);
         for (int c = 0; c < kChunks; ++c) {
             x[c] = LoadRow(f, from + c * lanes);
         }
@@ -172,11 +179,22 @@ HWY_INLINE void Run(D f, RowsJob<T> job, int heads) {
 }
 
 template <bool kDot, class T>
-HWY_INLINE void RunWidest(const RowsJob<T>& job, int heads) {
-    if (job.head_dim % 16 == 0) {
-        Run<kDot>(hn::CappedTag<float, 16>(), job, heads);
-    } else {
-        Run<kDot>(hn::CappedTag<float, 8>(), job, heads);
+HWY_INLINE void RunWidest(RowsJob<T> job, int heads) {
+    const size_t fit = kStretch / (job.head_dim * sizeof(T)) / 4 * 4;
+    const int most = HWY_MAX(4, static_cast<int>(fit));
+    for (int left = job.count; left > 0; left -= most) {
+        job.count = HWY_MIN(left, most);
+        if (job.head_dim % 16 == 0) {
+            Run<kDot>(hn::CappedTag<float, 16>(), job, heads);
+        } else {
+            Run<kDot>(hn::CappedTag<float, 8>(), job, heads);
+        }
+        job.rows += static_cast<size_t>(most) * job.head_dim;
+        if constexpr (kDot) {
+            job.out += most;
+        } else {
+            job.in += most;
+        }
     }
 }
 
