@@ -12,6 +12,7 @@
 #include "core/threads.h"
 #include "kernels/code_products.h"
 #include "kernels/dense.h"
+#include "kernels/isa.h"
 
 namespace winnow {
 namespace {
@@ -217,6 +218,7 @@ BENCHMARK_CAPTURE(attention, hqq, "hqq")->Apply([](benchmark::internal::Benchmar
 }  // namespace winnow
 
 int main(int argc, char** argv) {
+    winnow::apply_forced_isa();
     benchmark::AddCustomContext("kernels", winnow::kernel_isa());
     benchmark::Initialize(&argc, argv);
     benchmark::RunSpecifiedBenchmarks();
