@@ -21,8 +21,9 @@ std::string entry(const MethodInfo& method) {
         if (text.empty()) return std::string();
         return margin + wrapped(label + text, kTextWidth, kIndent) + "\n";
     };
-    return "  " + padded(method.name, kIndent - 2) + method.paper + "\n" +
-           part("", method.summary) + part("defaults: ", method.defaults) +
+    const std::string name =
+        method.paper.empty() ? method.name : padded(method.name, kIndent - 2) + method.paper;
+    return "  " + name + "\n" + part("", method.summary) + part("defaults: ", method.defaults) +
            part("departures: ", method.departures);
 }
 

@@ -11,7 +11,7 @@
 #include <cstdlib>
 #include <string_view>
 
-// NOLINTNEXTLINE(readability-identifier-naming): OpenBLAS's own; null where another BLAS is linked.
+// OpenBLAS's own; null where another BLAS is linked.
 extern "C" __attribute__((weak)) int openblas_get_num_procs(void);
 
 namespace winnow::cli {
