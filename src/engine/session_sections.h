@@ -13,7 +13,8 @@
 
 namespace winnow {
 
-inline constexpr std::uint32_t kSessionVersion = 1;
+/// 2: `mixed` keeps running sums of squared attention; 1 had the first power.
+inline constexpr std::uint32_t kSessionVersion = 2;
 
 /// Whose session a file holds, and what it has seen.
 struct SessionHead {
