@@ -234,6 +234,19 @@ TEST_F(Report, TornAndDamagedLines) {
     EXPECT_EQ(damaged.runs[0].lines.size(), 6 * kConfigs.size());
 }
 
+TEST_F(Report, RingsAndSumsAreBytesOfTheCache) {
+    Json line = line_of("needle", "needle_sf", "sf-512-0", kConfigs[1], 50.0);
+    line["kv"]["bytes"] = 100000;
+    line["kv"]["policy_bytes"] = 50000;
+    write("run.json", run_of("needle", "f1").dump());
+    write("results.jsonl", line.dump() + "\n");
+    const Results results = read_results(folder_);
+    ASSERT_EQ(results.runs.size(), 1U);
+    ASSERT_EQ(results.runs[0].lines.size(), 1U);
+    EXPECT_DOUBLE_EQ(results.runs[0].lines[0].kv.bytes, 150000.0);
+    EXPECT_DOUBLE_EQ(results.runs[0].lines[0].kv.policy_bytes, 50000.0);
+}
+
 std::string error_of(const fs::path& folder, const fs::path& out) {
     try {
         write_report(folder, out);

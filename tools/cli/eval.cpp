@@ -130,8 +130,9 @@ struct Row {
         ++prompts;
         score += line.value("score", 0.0);
         const auto& kv = line.at("kv");
-        bytes += kv.value("bytes", 0.0);
-        share += kv.value("bytes", 0.0) / std::max(1.0, kv.value("bytes_full_f16", 1.0));
+        const double held = kv.value("bytes", 0.0) + kv.value("policy_bytes", 0.0);
+        bytes += held;
+        share += held / std::max(1.0, kv.value("bytes_full_f16", 1.0));
         kept += kv.value("kept", 0.0);
         if (const auto f = line.find("fidelity"); f != line.end()) {
             kl += f->value("kl_mean", 0.0);

@@ -55,6 +55,7 @@ KvSize read_kv(const Json& line) {
     kv.bytes_full_f16 = number(line, "kv.bytes_full_f16");
     kv.bytes_peak = number_or(line, "kv.bytes_peak", kNone);
     kv.policy_bytes = number_or(line, "kv.policy_bytes", kNone);
+    kv.bytes += number_or(line, "kv.policy_bytes", 0.0);  // a cache that needs a ring pays for it
     kv.kept = mean_or_number(line, "kv.kept");
     kv.bits_k = number_or(line, "kv.bits_k", kNone);
     kv.bits_v = number_or(line, "kv.bits_v", kNone);
