@@ -15,8 +15,8 @@ using Json = nlohmann::ordered_json;
 
 inline constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 
-/// Sizes are bytes, those of the policy among `bytes`; `kept` the mean number of tokens per kv head, bits per packed
-/// element.
+/// Sizes are bytes, those of the policy among `bytes`; `kept` the mean number of tokens per kv
+/// head, bits per packed element.
 struct KvSize {
     double bytes = kNone, bytes_peak = kNone, bytes_full_f16 = kNone, policy_bytes = kNone;
     double kept = kNone, bits_k = kNone, bits_v = kNone;
