@@ -43,7 +43,7 @@ class TiersTest : public ::testing::Test {
                                     layout("kivi", 4, 8, 0), layout("kivi", 2, 8, 0)};
         return std::make_unique<LayerStore>(
             tiers, kHeads, kHeads * kGroup,
-            LayerMemory{.column_sums = sums, .one_row = true, .decode_only = squares}, &cache_,
+            LayerMemory{.column_sums = sums, .one_row = true, .decode_squares = squares}, &cache_,
             &policy_);
     }
     // Sums over the query heads of what one query gives each token, in storage order.

@@ -182,8 +182,8 @@ void DecodeAttention::run(const Piece& piece, float* partial, float scale, int t
 
 namespace {
 
-// Sums that are kept while decoding alone are mixed's, whose loss goes with the square of
-// attention: squares, so that few high weights count for more than many low ones of the same sum.
+// For a loss that goes with the square of attention: few high weights count for more than many low
+// ones of the same sum.
 void add_squares(float* sums, const float* weights, int tokens, float scale) {
     for (int t = 0; t < tokens; ++t) {
         const float weight = weights[t] * scale;
@@ -220,7 +220,7 @@ void DecodeAttention::merge(const DecodeItem& item, int g, std::span<const Piece
             exp_and_sum(raw, tokens, best);
             const LayerMemory& memory = item.store->memory();
             (memory.largest ? raise_to
-             : memory.decode_only
+             : memory.decode_squares
                  ? add_squares
                  : add_scaled)(sums + (r % item.store->sum_rows()) * item.store->sums_stride(g),
                                raw, tokens, 1.0F / total);

@@ -16,16 +16,16 @@ namespace winnow {
 
 /// What a policy needs to keep from step to step while decoding.
 struct LayerMemory {
-    int window = 0;             ///< W queries in the ring; 0: none
-    bool column_sums = false;   ///< running sums of attention received
-    bool one_row = false;       ///< one sum per kv head and token, not one per query head
-    bool largest = false;       ///< the largest attention received instead of the sum
-    bool moments = false;       ///< mean and covariance of the queries before RoPE
-    int moments_skip = 0;       ///< first positions whose queries are left out of these
-    bool decode_only = false;   ///< sums are kept while decoding alone
-    bool exact_room = false;    ///< sums take no room beyond a few tokens, and never lie twice
-    bool release_ring = false;  ///< the ring lives during prefill only
-    int notes = 0;              ///< floats the method keeps beside
+    int window = 0;               ///< W queries in the ring; 0: none
+    bool column_sums = false;     ///< running sums of attention received
+    bool one_row = false;         ///< one sum per kv head and token, not one per query head
+    bool largest = false;         ///< the largest attention received instead of the sum
+    bool moments = false;         ///< mean and covariance of the queries before RoPE
+    int moments_skip = 0;         ///< first positions whose queries are left out of these
+    bool decode_squares = false;  ///< sums are of squared attention, kept while decoding alone
+    bool exact_room = false;      ///< sums take no room beyond a few tokens, and never lie twice
+    bool release_ring = false;    ///< the ring lives during prefill only
+    int notes = 0;                ///< floats the method keeps beside
 };
 
 /// What a store is made of, as a file says it and as a plan does.
@@ -111,7 +111,7 @@ class LayerStore {
     bool rings_while_decoding() const { return memory_.window > 0 && !memory_.release_ring; }
 
     /// Sums that a policy reads in prefill and while decoding.
-    bool has_sums() const { return memory_.column_sums && !memory_.decode_only; }
+    bool has_sums() const { return memory_.column_sums && !memory_.decode_squares; }
     /// Whether attention adds its weights to sums() while decoding.
     bool adds_weights() const { return memory_.column_sums; }
     /// Rows of the running sums: one per query head of the group, or one for all of them.

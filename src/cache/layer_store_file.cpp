@@ -65,7 +65,7 @@ auto spec_fields(const SpanLayout& l) {
 
 auto memory_fields(const LayerMemory& m) {
     return std::tuple(m.window, m.column_sums, m.one_row, m.largest, m.moments, m.moments_skip,
-                      m.decode_only, m.exact_room, m.release_ring, m.notes);
+                      m.decode_squares, m.exact_room, m.release_ring, m.notes);
 }
 
 }  // namespace
@@ -94,7 +94,7 @@ void StoreShape::transfer(Archive& archive) {
         archive.need(*field >= 0 && *field <= kMostTokens, "a method's memory is impossible");
     }
     for (bool* field : {&memory.column_sums, &memory.one_row, &memory.largest, &memory.moments,
-                        &memory.decode_only, &memory.exact_room, &memory.release_ring}) {
+                        &memory.decode_squares, &memory.exact_room, &memory.release_ring}) {
         archive.value(*field);
     }
     // What a fresh store takes at once must be in the file.

@@ -43,6 +43,9 @@ std::uint64_t available_memory() {
     return available;
 }
 
+namespace {
+
+// The largest number without a limit.
 std::uint64_t address_space_left() {
     rlimit limit{};
     const std::uint64_t pages = read_number("/proc/self/statm");
@@ -51,6 +54,13 @@ std::uint64_t address_space_left() {
     }
     const std::uint64_t used = pages * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
     return limit.rlim_cur - std::min<std::uint64_t>(used, limit.rlim_cur);
+}
+
+}  // namespace
+
+std::uint64_t memory_beside(std::uint64_t mapped) {
+    const std::uint64_t free = available_memory();
+    return std::min(free - std::min(mapped, free), address_space_left());
 }
 
 }  // namespace winnow

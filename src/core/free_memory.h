@@ -8,7 +8,8 @@ namespace winnow {
 /// Bytes the machine or the control group could still give. Pages of mapped files count as free.
 std::uint64_t available_memory();
 
-/// Bytes this process may still map under its limit (ulimit -v); the largest number without one.
-std::uint64_t address_space_left();
+/// Bytes this process could still take once `mapped` bytes of files it has mapped are in memory,
+/// within its limit of address space (ulimit -v).
+std::uint64_t memory_beside(std::uint64_t mapped);
 
 }  // namespace winnow

@@ -61,8 +61,6 @@ class Reader : public JsonFile {
         }
         return result;
     }
-
-  private:
 };
 
 Json numbers(const std::vector<float>& values) {

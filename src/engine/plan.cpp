@@ -268,7 +268,7 @@ void add_mixed(Plan& plan, const Hparams& h) {
     plan.memory = {.window = kObservingQueries,
                    .column_sums = true,
                    .one_row = true,
-                   .decode_only = true,
+                   .decode_squares = true,
                    .exact_room = true,
                    .release_ring = true};
     const std::uint64_t bytes = mixed_bytes(o, h);

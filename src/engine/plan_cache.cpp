@@ -126,9 +126,8 @@ void require_memory(const gguf::File& file, const Hparams& hparams, const LoadOp
     }
     // The file is mapped already, but none of its pages need be in memory yet.
     const std::uint64_t weights = file.file_bytes();
-    const std::uint64_t free = available_memory();
-    const std::uint64_t left = std::min(free - std::min(weights, free), address_space_left());
-    if (weights > free || cache > left) {
+    const std::uint64_t left = memory_beside(weights);
+    if (weights > available_memory() || cache > left) {
         throw file.error("its weights take " + std::to_string(weights >> 20) +
                          " MiB and the cache of " + std::to_string(all) + " tokens or more " +
                          std::to_string(cache >> 20) + " MiB, but only " +

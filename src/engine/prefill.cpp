@@ -48,8 +48,7 @@ void check_memory(std::span<Session::Impl* const> sessions, std::size_t tokens) 
         const double bits = twice ? 1.0 : (o.nbits_k + o.nbits_v) / 32.0;
         needed += static_cast<std::uint64_t>(share * bits * static_cast<double>(layer) * h.layers);
     }
-    const std::uint64_t free = available_memory();
-    const std::uint64_t left = std::min(free - std::min(mapped, free), address_space_left());
+    const std::uint64_t left = memory_beside(mapped);
     if (needed > left) {
         throw failure("reading " + std::to_string(tokens) + " tokens needs about " +
                       std::to_string(needed >> 20) + " MiB beside " + std::to_string(mapped >> 20) +

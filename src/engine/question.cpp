@@ -21,7 +21,7 @@ void set_sums(LayerStore& store, int g, int at, const float* sums, std::size_t s
     float* to = store.sums(g);
     for (int r = 0; r < group; ++r) {
         const float sum_seen = sums[(g * group + r) * stride + token];
-        const float seen = store.memory().decode_only
+        const float seen = store.memory().decode_squares
                                ? sum_seen * sum_seen / static_cast<float>(queries)
                                : sum_seen;
         float& sum = to[(store.sum_rows() == 1 ? 0 : r) * store.sums_stride(g) + at];

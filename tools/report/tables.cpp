@@ -11,8 +11,7 @@ Table summary_table(const Stats& stats, const Stats* fidelity) {
                 .caption =
                     "Means over prompts. \xc2\xb1 is one standard error. Bytes count "
                     "everything that the cache holds at the end of the answer, rings and sums of "
-                    "its policy included; bits are "
-                    "per packed element, scales and zeros included.",
+                    "its policy included; bits are per packed element, scales and zeros included.",
                 .columns = {{"configuration", "config", "", true}},
                 .rows = {}};
     auto& columns = table.columns;

@@ -128,8 +128,7 @@ const Policy policy_r_kv{
         "prompts are pruned by the same score; importance is a softmax over all visible keys, "
         "averaged over the query heads of a kv head; a key that resembles no other spares none, "
         "where the official code spares the first; as in the paper, up to 128 tokens of an answer "
-        "wait "
-        "beside the cap until it acts, and --kv-budget counts them",
+        "wait beside the cap until it acts, and --kv-budget counts them",
     .needs = kNeedsWindow | kNeedsKeys,
     .default_window = 8,
     .protect = protect_ends,
