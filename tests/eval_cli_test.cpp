@@ -215,6 +215,23 @@ TEST_F(EvalCli, KillAndGoOnLosesAtMostOnePrompt) {
     EXPECT_EQ(lines(dir + "/run-2"), 16U);
 }
 
+TEST_F(EvalCli, CtrlCSaysHowFarItCame) {
+    const std::string dir = path("interrupted");
+    const Words words = needle(dir, {"--depths", "60"});
+    const pid_t child = start(words);
+    ASSERT_GT(child, 0);
+    wait_for_lines(dir, 4);
+    kill(child, SIGINT);
+    const Result result = finish(child);
+    expect_error(result, 130, "Stopped by Ctrl-C after ");
+    EXPECT_NE(result.err.find("of 60 prompts; the same command goes on"), std::string::npos);
+    const std::size_t before = lines(dir);
+    EXPECT_EQ(before % 4, 0U);
+    EXPECT_LT(before, 240U);
+    ASSERT_EQ(finish(start(words)).code, 0);
+    EXPECT_EQ(lines(dir), 240U);
+}
+
 TEST_F(EvalCli, AFullDiskIsASentence) {
     const std::string dir = path("full");
     expect_error(finish(start(needle(dir), 10000)), 1, "File too large");
@@ -223,6 +240,33 @@ TEST_F(EvalCli, AFullDiskIsASentence) {
     EXPECT_LT(kept, 16U);
     EXPECT_EQ(finish(start(needle(dir))).code, 0);
     EXPECT_EQ(lines(dir), 16U);
+    const Words report = winnow({"report", dir, "--out", path("page")});
+    expect_error(finish(start(report, 4000)), 1, "Cannot write ");
+    EXPECT_FALSE(fs::exists(path("page/report.html")));
+    EXPECT_EQ(finish(start(report)).code, 0);
+}
+
+// What srun gives its tasks, without srun.
+TEST_F(EvalCli, SlurmTasksSplitARunAndAReportMergesThem) {
+    const std::string dir = path("tasks");
+    const auto task = [&](const std::string& rank) {
+        Words words{"env", "SLURM_PROCID=" + rank, "SLURM_NTASKS=2"};
+        const Words command = needle(dir);
+        words.insert(words.end(), command.begin(), command.end());
+        return finish(start(words));
+    };
+    for (const char* rank : {"1", "0"}) {
+        const Result result = task(rank);
+        EXPECT_EQ(result.code, 0) << result.err;
+        EXPECT_NE(result.err.find(std::string("shard ") + rank + " of 2 (SLURM_PROCID)"),
+                  std::string::npos)
+            << result.err;
+        EXPECT_EQ(lines(dir), *rank == '1' ? 8U : 16U);
+    }
+    expect_error(task("2"), 2, "SLURM_PROCID is '2' of SLURM_NTASKS '2'");
+    ASSERT_EQ(finish(start(winnow({"report", dir}))).code, 0);
+    const std::string page = testing::read_file(dir + "/report.html");
+    EXPECT_NE(page.find("2 shards"), std::string::npos);
 }
 
 TEST_F(EvalCli, TwoRanksOneKilledAndResumed) {
@@ -250,6 +294,8 @@ TEST_F(EvalCli, TwoRanksOneKilledAndResumed) {
     EXPECT_EQ(lines(dir), 16U);
     EXPECT_TRUE(fs::exists(dir + "/run-0-of-2.json"));
     EXPECT_TRUE(fs::exists(dir + "/results-1-of-2.jsonl"));
+    ASSERT_EQ(finish(start(winnow({"report", dir}))).code, 0);
+    EXPECT_NE(testing::read_file(dir + "/report.html").find("2 shards"), std::string::npos);
 }
 
 TEST_F(EvalCli, MistakesAreNamed) {
@@ -279,7 +325,36 @@ TEST_F(EvalCli, MistakesAreNamed) {
     expect_error(run({"eval", "ruler", "-m", model, "--save-dir", path("x"), "--datasets", "vtt",
                       "--s-len", "1500"}),
                  2, "vt");
+    const auto bad = [&](const Words& more, int code, const std::string& part) {
+        expect_error(finish(start(needle(path("x"), more))), code, part);
+    };
+    bad({"--sweep-file", "/no/sweeps"}, 2, "--sweep and --sweep-file are both given");
+    bad({"--depths", "0"}, 2, "--depths");
+    bad({"--depths", "102"}, 2, "--depths");
+    bad({"--s-len", "701"}, 2, "--s-len is 701");
+    bad({"--s-len", "40", "--e-len", "40"}, 2, "raise --s-len");
+    bad({"--pin", "no such words"}, 2, "does not occur in the prompt");
+    expect_error(run({"eval", "needle", "-m", model, "--save-dir", path("x"), "--haystack",
+                      path("hay"), "--sweep-file", "/no/sweeps"}),
+                 1, "--sweep-file names /no/sweeps");
+    fs::create_directories(path("blank/a.txt"));  // a folder of that name is no text
+    testing::write_file(path("blank/b.txt"), " \n\n");
+    expect_error(
+        run({"eval", "needle", "-m", model, "--save-dir", path("x"), "--haystack", path("blank")}),
+        1, "blank, which holds no text");
+    const auto fidelity = [&](const Words& more) {
+        Words words{"eval", "fidelity", "-m", model, "--save-dir", path("x")};
+        words.insert(words.end(), more.begin(), more.end());
+        return run(words);
+    };
+    expect_error(fidelity({}), 2, "-f is missing");
+    testing::write_file(path("empty.txt"), "");
+    expect_error(fidelity({"-f", path("empty.txt")}), 1, "empty.txt, which is empty");
+    expect_error(fidelity({"-f", path("hay"), "--against", "vllm"}), 2, "--against is 'vllm'");
     expect_error(run({"check", "-m", model, "-f", "/no/text", "--nbits", "4"}), 1, "/no/text");
+    testing::write_file(path("short.txt"), "Three short words.");
+    expect_error(run({"check", "-m", model, "-f", path("short.txt"), "--nbits", "4"}), 1,
+                 "a check needs more than the 128");
     expect_error(run({"check", "-m", model, "-f", path("hay/a.txt")}), 2, "--method");
 }
 

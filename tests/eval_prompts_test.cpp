@@ -6,6 +6,7 @@
 #include "eval/haystack.h"
 #include "eval/lengths.h"
 #include "eval/needle_prompt.h"
+#include "eval/samples.h"
 #include "support/eval_fixture.h"
 
 namespace winnow::eval {
@@ -110,6 +111,26 @@ TEST_F(Eval, LengthsMustFitTheContext) {
     s.e_len = 100;
     EXPECT_NE(message_of([&] { lengths_of(s, *model_, {}, 10); }).find("--s-len is 2048"),
               std::string::npos);
+}
+
+TEST_F(Eval, BlanksAreNoHaystack) {
+    EXPECT_NE(message_of([] { Haystack(model_, " \n"); }).find("no text but blanks"),
+              std::string::npos);
+}
+
+TEST_F(Eval, SamplesMustBeThereAndFit) {
+    const auto open = [](std::vector<Sample> samples) {
+        return prompts_of({std::move(samples)}, {}, model_, {});
+    };
+    EXPECT_NE(message_of([&] { open({}); }).find("there is no sample to run"), std::string::npos);
+    Sample sample;
+    sample.task = "vt";
+    sample.input = std::string(4000, 'x');
+    sample.max_new_tokens = 30;
+    const PromptSet set = open({sample});
+    const std::string message = message_of([&] { set.make(0); });
+    EXPECT_NE(message.find("prompt vt-0 and its answer need "), std::string::npos) << message;
+    EXPECT_NE(message.find("but the context has 2048"), std::string::npos) << message;
 }
 
 }  // namespace

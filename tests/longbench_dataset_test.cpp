@@ -204,6 +204,15 @@ TEST(LongBench, DamagedLinesAreNamed) {
     EXPECT_TRUE(has(error_text([&] { read_jsonl(path, [](auto&...) { return true; }); }),
                     "is a folder; a file is needed"));
     EXPECT_TRUE(has(error_text([&] { read_json(folder + "/none.json"); }), "No such file"));
+    // Files of holes: too long a line, and too much to hold.
+    const std::string huge = folder + "/huge";
+    write_file(huge, "");
+    std::filesystem::resize_file(huge, (64U << 20U) + 1);
+    EXPECT_TRUE(has(error_text([&] { read_jsonl(huge, [](auto&...) { return true; }); }),
+                    "line 1 is longer than 64 MiB"));
+    std::filesystem::resize_file(huge, (1U << 30U) + 1);
+    EXPECT_TRUE(has(error_text([&] { read_json(huge); }), "more than 1 GiB is not read"));
+    std::filesystem::remove(huge);
 }
 
 TEST(LongBench, RandomDamageIsAnErrorOrARow) {

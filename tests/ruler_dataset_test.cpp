@@ -311,6 +311,9 @@ TEST(Ruler, SaysWhatIsMissing) {
         has(message(options_for("niah")), "usage: 'niah' is no RULER task; there are niah_"));
     EXPECT_TRUE(has(message(options_for("cwe", 300)), "usage: RULER's cwe takes at least "));
     EXPECT_TRUE(has(message(options_for("cwe", 300)), "a length of 300 is too short"));
+    const RulerGenerator one(options_for("cwe"), testing::piece_tokenizer());
+    EXPECT_TRUE(has(error_text([&] { (void)one.sample("vt", 0); }),
+                    "usage: RULER's vt is none of the tasks asked for"));
     options = options_for("cwe");
     options.words_file = fresh_folder("ruler_words") + "/words.txt";
     EXPECT_TRUE(has(message(options), "words.txt' cannot be read"));
