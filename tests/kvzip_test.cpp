@@ -46,8 +46,9 @@ class KvZip : public testing::TinyEngine<KvZip> {
     }
 };
 
-// Reads the prompt and each piece behind it with everything kept, takes the largest weight of the
-// plain causal softmax, and keeps the best of all heads and layers one by one.
+// Reads the prompt and each piece behind it with everything kept, takes the largest weight of a
+// softmax over the sinks, the piece and its repetition, and keeps the best of all heads and layers
+// one by one.
 TEST_F(KvZip, KeepsWhatThePlainFormulaKeeps) {
     const Tokens tokens = prompt(150);
     std::vector<std::vector<double>> peaks(6, std::vector<double>(tokens.size(), 0.0));
@@ -63,8 +64,14 @@ TEST_F(KvZip, KeepsWhatThePlainFormulaKeeps) {
                 for (int row = 150; row < static_cast<int>(all.size()); ++row) {
                     const auto weight =
                         reference::attention_row(seen, static_cast<int>(i % 3), r, row);
-                    for (std::size_t t = 0; t < tokens.size(); ++t) {
-                        peaks[i][t] = std::max(peaks[i][t], weight[t]);
+                    double sum = 0.0;
+                    for (int t = 0; t <= row; ++t) {
+                        const bool counts = t < 4 || t >= 150 || (t >= first && t < first + count);
+                        sum += counts ? weight[static_cast<std::size_t>(t)] : 0.0;
+                    }
+                    for (int t = first; t < first + count; ++t) {
+                        const auto at = static_cast<std::size_t>(t);
+                        peaks[i][at] = std::max(peaks[i][at], weight[at] / sum);
                     }
                 }
             }
@@ -246,6 +253,45 @@ TEST_F(KvZip, SharedPassesGiveTheSameBits) {
         EXPECT_EQ(apart[i].logits_hash(), together[i].logits_hash()) << i;
         EXPECT_EQ(apart[i].stats().kept, together[i].stats().kept) << i;
     }
+}
+
+// The request ends as a turn of the chat does where the prompt is one.
+TEST(KvZipRequest, EndsTheTurnInAChat) {
+    const std::string path = ::testing::TempDir() + "winnow_kvzip_chat.gguf";
+    testing::write_tiny_gguf(path, {.tokenizer = testing::TinyTokenizer::byte_bpe});
+    const auto model = Model::load(path, {.threads = 1});
+    const auto request = [&](const std::string& text, int first) {
+        const Tokens tokens = model->tokenize(text, false, true);
+        std::string all;
+        for (const std::int32_t token : repeat_prompt(model->impl(), tokens, first, 1)) {
+            all += model->piece(token, true);
+        }
+        return all;
+    };
+    const std::string chat = "<|im_start|>user\nlong ago and far away";
+    EXPECT_EQ(request(chat, 0),
+              "\n\nRepeat the text above word for word<|im_end|>\n<|im_start|>assistant\n"
+              "<|im_start|>");
+    const std::string later = request(chat, 10);
+    EXPECT_NE(later.find("from behind these words: "), std::string::npos) << later;
+    EXPECT_NE(later.find("<|im_end|>\n<|im_start|>assistant\n"), std::string::npos) << later;
+    const std::string plain = request("long ago and far away", 0);
+    EXPECT_TRUE(plain.starts_with("\n\nRepeat the text above word for word\n\nl")) << plain;
+    std::remove(path.c_str());
+}
+
+// What the softmax runs over depends on the sinks, so sessions that differ there do not share.
+TEST_F(KvZip, SessionsOfOtherSinksGetTheirOwnPasses) {
+    CacheOptions more = options();
+    more.n_sink = 9;
+    Session alone = session(more), first = session(options()), second = session(more);
+    alone.prefill(prompt(150));
+    const std::vector<Session*> both{&first, &second};
+    Session::prefill(both, prompt(150));
+    for (Session* s : {&alone, &second}) {
+        s->decode(5);
+    }
+    EXPECT_EQ(second.logits_hash(), alone.logits_hash());
 }
 
 TEST_F(KvZip, IsNoBaseForSelectors) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "attend/peaks.h"
@@ -22,6 +23,21 @@ static_assert(kKeys % kColumnBlock == 0);
 
 int padded(int keys) {
     return (keys + kColumnBlock - 1) / kColumnBlock * kColumnBlock;
+}
+
+// Turns a row's raw scores into weights over the keys that count, and raises those of the stretch.
+void raise_stretch(const KeyStretch& stretch, int kept, float* x, int visible, float* peaks) {
+    const int first = kept - stretch.from_end;
+    const std::pair<int, int> parts[] = {
+        {0, std::min(stretch.sinks, first)}, {first, stretch.count}, {kept, visible - kept}};
+    float top = kHidden, total = 0.0F;
+    for (const auto& [at, count] : parts) {
+        top = count > 0 ? std::max(top, max_of(x + at, count)) : top;
+    }
+    for (const auto& [at, count] : parts) {
+        total += count > 0 ? exp_and_sum(x + at, count, top) : 0.0F;
+    }
+    raise_to(peaks + first, x + first, stretch.count, 1.0F / total);
 }
 
 }  // namespace
@@ -140,7 +156,8 @@ void PrefillAttention::attend_block(const LayerKv& kv, const PrefillQueries& que
 }
 
 void PrefillAttention::attend_and_sum(const LayerKv& kv, const PrefillQueries& queries, float* out,
-                                      float* column_sums, std::size_t stride, bool largest) {
+                                      float* column_sums, std::size_t stride, bool largest,
+                                      const KeyStretch* stretch) {
     int longest = 0;
     for (const LayerKv::Head& head : kv.heads()) {
         longest = std::max(longest, head.kept + queries.first + queries.count);
@@ -151,12 +168,12 @@ void PrefillAttention::attend_and_sum(const LayerKv& kv, const PrefillQueries& q
         scratch.emplace_back(meter_, kSumTokens, head_dim_, padded(longest));
     }
     parallel_for(workers, queries.query_heads, [&](int h, int thread) {
-        sum_head(kv, queries, h, out, column_sums + h * stride, largest, scratch[thread]);
+        sum_head(kv, queries, h, out, column_sums + h * stride, largest, stretch, scratch[thread]);
     });
 }
 
 void PrefillAttention::sum_head(const LayerKv& kv, const PrefillQueries& queries, int h, float* out,
-                                float* sums, bool largest, Scratch& s) {
+                                float* sums, bool largest, const KeyStretch* stretch, Scratch& s) {
     const int dims = head_dim_;
     const int width = padded(dims);
     const int heads = queries.query_heads;
@@ -194,8 +211,12 @@ void PrefillAttention::sum_head(const LayerKv& kv, const PrefillQueries& queries
         for (int row = 0; row < rows; ++row) {
             float* x = s.raw.data() + row * stride;
             const int visible = seen + row + 1;
-            exp_and_sum(x, visible, s.best[row]);
-            (largest ? raise_to : add_scaled)(sums, x, visible, 1.0F / s.total[row]);
+            if (stretch != nullptr) {
+                raise_stretch(*stretch, head.kept, x, visible, sums);
+            } else {
+                exp_and_sum(x, visible, s.best[row]);
+                (largest ? raise_to : add_scaled)(sums, x, visible, 1.0F / s.total[row]);
+            }
             float* result = out + source(first + row);
             std::copy_n(s.sums.data() + static_cast<std::size_t>(row) * width, dims, result);
             scale_by(result, dims, 1.0F / s.total[row]);

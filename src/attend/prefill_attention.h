@@ -16,6 +16,14 @@ struct PrefillQueries {
     float scale = 1.0F;  // on q.k
 };
 
+/// A stretch of the kept tokens whose weights are to be noted, over a softmax of its own: over the
+/// first `sinks` kept keys, the stretch, and the new tokens.
+struct KeyStretch {
+    int sinks = 0;
+    int from_end = 0;  // it begins this many tokens before the end of what each head keeps
+    int count = 0;
+};
+
 /// Tiled attention with softmax over all visible keys; K and V tiles are widened once for the R
 /// query heads that share them. Scratch per thread does not grow with T unless column sums are
 /// asked for. The same bits for any thread count.
@@ -30,16 +38,17 @@ class PrefillAttention {
     /// from every query: H2O's score, causal. Rows of `stride` floats. `out` gets the same bits as
     /// from attend(). A block of rows keeps its raw scores until it has seen all its keys; work is
     /// split by query head, so the sums do not depend on the thread count. With `largest`, each is
-    /// raised to the largest of the weights instead.
+    /// raised to the largest of the weights instead, those of `stretch` alone where one is given.
     void attend_and_sum(const LayerKv& kv, const PrefillQueries& queries, float* out,
-                        float* column_sums, std::size_t stride, bool largest = false);
+                        float* column_sums, std::size_t stride, bool largest = false,
+                        const KeyStretch* stretch = nullptr);
 
   private:
     struct Scratch;
     void attend_block(const LayerKv& kv, const PrefillQueries& queries, int g, int block,
                       float* out, Scratch& s);
     void sum_head(const LayerKv& kv, const PrefillQueries& queries, int h, float* out, float* sums,
-                  bool largest, Scratch& s);
+                  bool largest, const KeyStretch* stretch, Scratch& s);
 
     int threads_;
     int head_dim_;

@@ -82,7 +82,8 @@ LayerKv Pass::read_layer(int layer) {
     return kv;
 }
 
-void Pass::repeat_layer(int layer, const LayerKv& before, float* peaks, std::size_t stride) {
+void Pass::repeat_layer(int layer, const LayerKv& before, const KeyStretch& stretch, float* peaks,
+                        std::size_t stride) {
     std::vector<int> kept;
     for (const LayerKv::Head& head : before.heads()) {
         kept.push_back(head.tokens);
@@ -99,6 +100,7 @@ void Pass::repeat_layer(int layer, const LayerKv& before, float* peaks, std::siz
     }
     sums_ = Buffer<float>(&session_.work, sums_stride_ * h_.query_heads, "peaks of attention");
     peaks_ = true;
+    stretch_ = &stretch;
     run_chunks(layer, kv);
     const int group = h_.query_heads / h_.kv_heads;
     for (int head = 0; head < h_.query_heads; ++head) {
@@ -217,8 +219,8 @@ void Pass::run_chunk(int layer, int first, ChunkGraphs& graphs, LayerKv& kv, boo
                                  .query_heads = h_.query_heads,
                                  .scale = 1.0F / std::sqrt(static_cast<float>(h_.head_dim))};
     if (attend && !sums_.empty()) {
-        attention_.attend_and_sum(kv, queries, attended_.data(), sums_.data(), sums_stride_,
-                                  peaks_);
+        attention_.attend_and_sum(kv, queries, attended_.data(), sums_.data(), sums_stride_, peaks_,
+                                  stretch_);
     } else if (attend) {
         attention_.attend(kv, queries, attended_.data());
     }

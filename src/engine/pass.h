@@ -44,8 +44,9 @@ class Pass {
     /// Positions of the tokens begin here instead of at the first session's.
     void start_at(int position) { position_ = position; }
     /// Reads the tokens through `before` and leaves it as it is. Raises peaks[g][j], rows of
-    /// `stride`, to the largest softmax weight that its token j gets from them.
-    void repeat_layer(int layer, const LayerKv& before, float* peaks, std::size_t stride);
+    /// `stride`, to the largest weight that its token j, one of `stretch`, gets from them.
+    void repeat_layer(int layer, const LayerKv& before, const KeyStretch& stretch, float* peaks,
+                      std::size_t stride);
     void logits_of(int first, int count, float* logits);
     double compress_ms(std::size_t session) const { return compress_ms_[session]; }
 
@@ -71,8 +72,9 @@ class Pass {
     int chunk_;
     bool keep_;
     int position_ = session_.position;
-    bool peaks_ = false;   // sums_ takes the largest attention
-    bool append_ = false;  // nobody looks at the outputs but the last
+    bool peaks_ = false;                   // sums_ takes the largest attention
+    const KeyStretch* stretch_ = nullptr;  // of these tokens alone
+    bool append_ = false;                  // nobody looks at the outputs but the last
     const ProgressCallback* progress_;
     Buffer<float> hidden_;  // [T][E]
     Buffer<float> q_, k_, v_, attended_;

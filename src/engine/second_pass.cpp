@@ -7,6 +7,8 @@
 #include "engine/compress.h"
 #include "engine/pass.h"
 #include "prune/select.h"
+#include "text/chat_template.h"
+#include "text/vocab.h"
 #include "winnow/error.h"
 
 namespace winnow {
@@ -55,13 +57,16 @@ void open_peaks(Session::Impl& session, WholePrompt& prompt) {
 void repeat(Session::Impl& session, std::span<const std::int32_t> tokens, int first, int count,
             const ProgressCallback& progress, WholePrompt& prompt) {
     const std::vector<std::int32_t> repeated = repeat_prompt(session.m(), tokens, first, count);
+    const KeyStretch stretch{.sinks = session.plan.params.n_sink,
+                             .from_end = static_cast<int>(tokens.size()) - first,
+                             .count = count};
     Session::Impl* self = &session;
     Pass pass(std::span(&self, 1), repeated, false, &progress);
     pass.start_at(session.position + static_cast<int>(tokens.size()));
     pass.embed();
     for (std::size_t layer = 0; layer < prompt.layers.size(); ++layer) {
-        pass.repeat_layer(static_cast<int>(layer), prompt.layers[layer], prompt.peaks[layer].data(),
-                          prompt.stride);
+        pass.repeat_layer(static_cast<int>(layer), prompt.layers[layer], stretch,
+                          prompt.peaks[layer].data(), prompt.stride);
     }
 }
 
@@ -122,6 +127,35 @@ Budgets share_out(const Session::Impl& session, const WholePrompt& prompt, std::
     return budgets;
 }
 
+// What ends a request and begins an answer: as the chat template has it where the prompt opens a
+// turn by one of its control tokens, else an empty line.
+std::vector<std::int32_t> answer_opening(const Vocab& vocab, std::span<const std::int32_t> tokens) {
+    const std::string content = "the request";
+    std::string before, after;
+    try {
+        const auto text_of = [&](std::int32_t token) {
+            return token < 0 ? std::string() : vocab.piece(token, true);
+        };
+        const ChatTurn turn{.role = "user", .content = content};
+        const std::string text =
+            ChatTemplate(vocab.chat_template_source(), text_of(vocab.bos()), text_of(vocab.eos()))
+                .apply(std::span(&turn, 1), true);
+        if (const std::size_t at = text.find(content); at != std::string::npos) {
+            before = text.substr(0, at);
+            after = text.substr(at + content.size());
+        }
+    } catch (const Error&) {
+        // A file without a template that can be used has no turns.
+    }
+    for (const std::int32_t token : vocab.tokenize(before, false, true)) {
+        const bool control = vocab.piece(token, false).empty() && token != vocab.bos();
+        if (control && std::ranges::find(tokens, token) != tokens.end()) {
+            return vocab.tokenize(after, false, true);
+        }
+    }
+    return vocab.tokenize("\n\n", false, false);
+}
+
 }  // namespace
 
 std::vector<std::int32_t> repeat_prompt(const Model::Impl& model,
@@ -135,7 +169,9 @@ std::vector<std::int32_t> repeat_prompt(const Model::Impl& model,
             request += ", from behind these words: " +
                        model.vocab->detokenize(tokens.subspan(first - quoted, quoted));
         }
-        out = model.vocab->tokenize(request + "\n\n", false, false);
+        out = model.vocab->tokenize(request, false, false);
+        const std::vector<std::int32_t> opening = answer_opening(*model.vocab, tokens);
+        out.insert(out.end(), opening.begin(), opening.end());
     }
     const auto piece = tokens.subspan(first, count);
     out.insert(out.end(), piece.begin(), piece.end());

@@ -9,7 +9,8 @@
 namespace winnow {
 
 /// What the model reads to repeat the prompt's tokens [first, first + count): a request in words,
-/// where the file has a tokenizer, and the tokens themselves.
+/// where the file has a tokenizer, in a chat the end of the turn and the beginning of the answer,
+/// and the tokens themselves.
 std::vector<std::int32_t> repeat_prompt(const Model::Impl& model,
                                         std::span<const std::int32_t> tokens, int first, int count);
 
@@ -18,8 +19,8 @@ bool needs_second_pass(const Session::Impl& session, int count);
 
 /// Reads `tokens`, keeping every layer's K and V at 16 bits, lets the model repeat them in pieces
 /// of plan.repeat_tokens, and packs each layer within the budget that one threshold over all heads
-/// and layers leaves it. Fresh sessions of equal repeat_tokens and needs_second_pass() share both
-/// passes. Writes logits [V] of the last token. The layers' stores must be open; adds to each
+/// and layers leaves it. Fresh sessions of equal repeat_tokens, sinks and needs_second_pass() share
+/// both passes. Writes logits [V] of the last token. The layers' stores must be open; adds to each
 /// session's compress_ms what the second pass and the packing took.
 void read_twice(std::span<Session::Impl* const> sessions, std::span<const std::int32_t> tokens,
                 const ProgressCallback& progress, float* logits);

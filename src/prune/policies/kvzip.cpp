@@ -27,11 +27,9 @@ const Policy policy_kvzip{
         "threshold for all heads and layers; the sinks",
     .departures =
         "the prompt is read a second time behind itself and all layers' K and V stay at 16 bits "
-        "until then, so the peak of prefill is the full cache; attention is taken over all visible "
-        "keys, "
-        "not over the piece's alone; the request to repeat stands behind the prompt as plain text, "
-        "outside the chat template; while decoding each head keeps within what the prompt left it, "
-        "by the largest attention so far",
+        "until then, so the peak of prefill is the full cache; the system prompt is kept only as "
+        "far as the sinks or --pin reach; while decoding each head keeps within what the prompt "
+        "left it, by the largest attention so far",
     .needs = kNeedsPeaks,
     .default_sinks = 4,
     .protect = protect_ends,
