@@ -55,6 +55,22 @@ class QuestionCli : public ::testing::Test {
         }
         return common;
     }
+    // Of every head the positions it keeps of the text before the question.
+    static std::vector<std::vector<int>> kept_before(const std::string& question,
+                                                     const Json& object) {
+        const std::string all = text_of(object["tokens"], 0, int(object["tokens"].size()));
+        std::vector<std::vector<int>> positions;
+        for (const Json& layer : object["layers"]) {
+            for (const Json& head : layer["heads"]) {
+                std::vector<int>& of_text = positions.emplace_back();
+                for (const int at : head["positions"]) {
+                    const auto end = text_of(object["tokens"], 0, at + 1).size();
+                    if (end <= all.rfind(question)) of_text.push_back(at);
+                }
+            }
+        }
+        return positions;
+    }
     static std::string text_of(const Json& tokens, int first, int last) {
         std::string text;
         for (int i = first; i < last; ++i) text += model_->piece(tokens[i].get<int>(), true);
@@ -100,25 +116,35 @@ TEST_F(QuestionCli, WhatIsKeptDoesNotDependOnTheQuestion) {
     const auto kept = [&](const std::string& question, const Words& more) {
         Words words{"-p", question, "--method", "snapkv"};
         words.insert(words.end(), more.begin(), more.end());
-        const Json object = inspect(words);
-        const std::string all = text_of(object["tokens"], 0, int(object["tokens"].size()));
-        std::vector<std::vector<int>> positions;
-        for (const Json& layer : object["layers"]) {
-            for (const Json& head : layer["heads"]) {
-                std::vector<int>& of_text = positions.emplace_back();
-                for (const int at : head["positions"]) {
-                    const auto end = text_of(object["tokens"], 0, at + 1).size();
-                    if (end <= all.rfind(question)) of_text.push_back(at);
-                }
-            }
-        }
-        return positions;
+        return kept_before(question, inspect(words));
     };
     const std::string one = "Which ship was last?", two = "What was the weather on that day like?";
     EXPECT_EQ(kept(one, {"--question-hidden"}), kept(two, {"--question-hidden"}));
     EXPECT_NE(kept(one, {}), kept(two, {}));
     const Words marked{"--question-hidden", "--question-mark", "W"};
     EXPECT_EQ(kept(one, marked), kept(one, {"--question-hidden"}));
+}
+
+// A sample of an official RULER file holds text, question and opening in one: --question-mark says
+// where the question begins.
+TEST_F(QuestionCli, AMarkHidesTheQuestionOfAnOfficialRulerSample) {
+    const std::string mark = "What is the special magic number for ";
+    const auto kept = [&](const std::string& key, const Words& more) {
+        program_->file("sample.txt", "Memorize.\n" + testing::ship_text() + "\n" + mark + key +
+                                         " mentioned in the provided text? The special magic "
+                                         "number for " +
+                                         key + " mentioned in the provided text is");
+        Words words{"inspect",  "-f",     program_->path("sample.txt"), "-t", "1",
+                    "--method", "snapkv", "--max-capacity-prompts",     "64", "--json"};
+        words.insert(words.end(), more.begin(), more.end());
+        words.insert(words.begin() + 1, {"-m", program_->path("tiny.gguf")});
+        const testing::ProgramResult result = program_->run(words, "");
+        EXPECT_EQ(result.code, 0) << result.err;
+        return kept_before(mark, Json::parse(result.out, nullptr, false));
+    };
+    const Words hidden{"--question-hidden", "--question-mark", mark};
+    EXPECT_EQ(kept("ship", hidden), kept("a cheerful lighthouse", hidden));
+    EXPECT_NE(kept("ship", {}), kept("a cheerful lighthouse", {}));
 }
 
 TEST_F(QuestionCli, RunTellsBothPartsAndChatGoesOn) {

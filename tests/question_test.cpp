@@ -7,6 +7,7 @@
 
 #include "engine/session_impl.h"
 #include "eval/prompt_parts.h"
+#include "kernels/dense.h"
 #include "support/tiny_engine.h"
 
 namespace winnow {
@@ -104,6 +105,50 @@ TEST_F(Question, IsASecondPromptForTheFullCache) {
         }
         EXPECT_EQ(one.logits_hash(), two.logits_hash()) << quant;
     }
+}
+
+// graded shares its bits out by the queries of the text; those of a question must not count.
+TEST_F(Question, DoesNotChangeHowGradedSharesItsBits) {
+    CacheOptions o = hidden("full");
+    o.quant_method = "graded";
+    o.nbits = 2;
+    Session text(model_, o);
+    text.prefill(prompt(120));
+    Session one = text.clone(), two = text.clone();
+    one.prefill(Tokens(400, 7));
+    two.prefill(Tokens(400, 123));
+    // The shares lie in the rows as they are read back.
+    const auto rows = [](Session& session, int layer, int g) {
+        const LayerStore& store = *session.impl().layers[layer].store;
+        const auto floats = static_cast<std::size_t>(store.tokens(g)) * 32;
+        std::vector<f16> k(floats), v(floats);
+        std::vector<std::int32_t> positions(static_cast<std::size_t>(store.tokens(g)));
+        store.read(g, k.data(), v.data(), positions.data());
+        std::vector<float> first(64 * 32);
+        widen(k.data(), first.data(), first.size());
+        return first;
+    };
+    for (int layer = 0; layer < 3; ++layer) {
+        for (int g = 0; g < 2; ++g) {
+            EXPECT_EQ(rows(one, layer, g), rows(text, layer, g));
+            EXPECT_EQ(rows(two, layer, g), rows(text, layer, g));
+        }
+    }
+    // With the question in the same prompt they do depend on it.
+    o.question_hidden = false;
+    Session open_one(model_, o), open_two(model_, o);
+    Tokens all = prompt(120), other = all;
+    all.insert(all.end(), 400, 7);
+    other.insert(other.end(), 400, 123);
+    open_one.prefill(all);
+    open_two.prefill(other);
+    bool same = true;
+    for (int layer = 0; layer < 3; ++layer) {
+        for (int g = 0; g < 2; ++g) {
+            same = same && rows(open_one, layer, g) == rows(open_two, layer, g);
+        }
+    }
+    EXPECT_FALSE(same);
 }
 
 // The running sums of h2o: the text's stay, the question's own are those of its attention.
