@@ -302,5 +302,29 @@ TEST_P(SpanTest, RandomSequencesOfAllOperations) {
 INSTANTIATE_TEST_SUITE_P(Formats, SpanTest, ::testing::ValuesIn(cases()),
                          [](const auto& test) { return name_of(test.param); });
 
+// Large buffers move their pages: a cache that grows is neither copied nor held twice.
+TEST(Buffer, GrowsAndShrinksInPlace) {
+    MemoryMeter meter;
+    constexpr std::size_t kSize = 300'001;
+    Buffer<std::uint8_t> buffer(&meter, kSize);
+    for (std::size_t i = 0; i < kSize; ++i) {
+        buffer[i] = static_cast<std::uint8_t>(i % 251 + 1);
+    }
+    std::size_t held = kSize;
+    for (const std::size_t size : {5'000'000, 280'000, 280'100, 1'000'000, 1'000, 400'000}) {
+        const bool in_place = buffer.resizes_in_place(size);
+        EXPECT_EQ(in_place, buffer.size() >= 262'144 && size >= 262'144);
+        meter.reset_peak();
+        const std::size_t before = buffer.size();
+        buffer.resize(size);
+        EXPECT_EQ(meter.now(), size);
+        EXPECT_EQ(meter.peak(), in_place ? std::max(before, size) : before + size);
+        held = std::min(held, size);
+        for (std::size_t i = 0; i < size; ++i) {
+            ASSERT_EQ(buffer[i], i < held ? i % 251 + 1 : 0) << size << " bytes, at " << i;
+        }
+    }
+}
+
 }  // namespace
 }  // namespace winnow

@@ -13,7 +13,8 @@ namespace {
 // it moves.
 template <class T>
 void resize_in_place(Buffer<T>& buffer, std::size_t size) {
-    if (buffer.size() == size) {
+    if (buffer.size() == size || buffer.resizes_in_place(size)) {
+        buffer.resize(size);
         return;
     }
     const std::vector<T> content(buffer.data(), buffer.data() + std::min(size, buffer.size()));

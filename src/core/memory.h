@@ -31,6 +31,12 @@ class MemoryMeter {
 /// failure Error that names `what` when the system has no more.
 void* allocate_bytes(std::size_t bytes, const char* what);
 void release_bytes(void* data, std::size_t bytes);
+/// Whether resize_bytes moves pages instead of copying bytes, so that old and new never stand side
+/// by side.
+bool resizes_pages(std::size_t bytes, std::size_t size);
+/// What allocate_bytes gave, in another size; what is new is zero. Throws as allocate_bytes does,
+/// and then `data` is as it was.
+void* resize_bytes(void* data, std::size_t bytes, std::size_t size, const char* what);
 
 /// A counted array of trivial elements. Move-only; its meter must outlive it. resize() keeps the
 /// content, allocates exactly, and zeroes what is new.
@@ -65,6 +71,16 @@ class Buffer {
         if (size == size_) {
             return;
         }
+        if (resizes_in_place(size)) {
+            const std::size_t before = bytes();
+            data_ = static_cast<T*>(resize_bytes(data_, before, size * sizeof(T), what_));
+            size_ = size;
+            if (meter_ != nullptr) {
+                meter_->remove(before);
+                meter_->add(bytes());
+            }
+            return;
+        }
         Buffer fresh;
         fresh.meter_ = meter_;
         fresh.what_ = what_;
@@ -79,6 +95,10 @@ class Buffer {
             }
         }
         swap(fresh);
+    }
+    /// Whether resize(size) needs no second copy for a while.
+    bool resizes_in_place(std::size_t size) const {
+        return resizes_pages(bytes(), size * sizeof(T));
     }
     /// A copy counted by `meter`.
     Buffer clone(MemoryMeter* meter) const {
