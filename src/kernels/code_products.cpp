@@ -314,7 +314,7 @@ int StripRowsOf() {
     return StripRows();
 }
 bool Pays() {
-    return HWY_TARGET <= HWY_AVX3_DL;
+    return HWY_TARGET <= HWY_AVX2;
 }
 
 }  // namespace HWY_NAMESPACE

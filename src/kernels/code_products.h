@@ -20,8 +20,8 @@ struct StoredCodes {
     int columns = 0;
 };
 
-/// Whether the instruction set in use multiplies and adds pairs of 16-bit integers at once. Where
-/// not, a float product is as fast.
+/// Whether the instruction set in use multiplies pairs of 16-bit integers, wide enough that it
+/// beats a float product and ggml's own: from AVX2 on (docs/performance.md, AVX2).
 bool code_products_pay();
 
 /// Floats that a rounded row of activations takes: integers, a factor and a sum per block.
