@@ -7,6 +7,7 @@
 #include <iterator>
 #include <map>
 
+#include "report/charts.h"
 #include "report/stats.h"
 #include "report/text.h"
 #include "report/trade.h"
@@ -183,6 +184,34 @@ TEST_F(Report, AxesOfLowScoresEndLower) {
         ASSERT_FALSE(charts.empty());
         for (const LineChart& chart : charts) EXPECT_EQ(chart.y_high, top) << chart.title;
     }
+}
+
+TEST_F(Report, LogarithmicAxesHugTheirValues) {
+    using Ends = std::pair<double, double>;
+    for (const auto& [values, ends] : std::vector<std::pair<Ends, Ends>>{{{0.108, 1.73}, {0.1, 2}},
+                                                                         {{0.25, 0.9}, {0.2, 1}},
+                                                                         {{0.5, 0.5}, {0.5, 1}},
+                                                                         {{0.2, 10}, {0.2, 10}},
+                                                                         {{2e-5, 0.33}, {1e-5, 1}},
+                                                                         {{0.3, 70}, {0.1, 100}}}) {
+        const auto [low, high] = log_axis(values.first, values.second);
+        EXPECT_NEAR(low / ends.first, 1, 1e-9) << values.first << " " << values.second;
+        EXPECT_NEAR(high / ends.second, 1, 1e-9) << values.first << " " << values.second;
+    }
+    const auto script = [](double low, double high) {
+        LineChart chart;
+        chart.log_y = true;
+        chart.y_low = low;
+        chart.y_high = high;
+        chart.series.emplace_back();
+        chart.series.back().points = {{0.5, low, 0}, {1.0, high, 0}};
+        return line_figure("name", chart).script;
+    };
+    EXPECT_NE(script(0.2, 2).find("('0.2' 0.2, '0.5' 0.5, '1' 1, '2' 2)"), std::string::npos)
+        << script(0.2, 2);
+    EXPECT_NE(script(1e-5, 0.01).find("('1e-5' 1e-05, '1e-4' 0.0001, '0.001' 0.001, '0.01'"),
+              std::string::npos)
+        << script(1e-5, 0.01);
 }
 
 TEST_F(Report, RunsNeverMix) {

@@ -87,12 +87,21 @@ std::string share_tics(const LineChart& chart) {
     return tics;
 }
 
-std::string decade_tics(const LineChart& chart) {
+std::string log_tics(const LineChart& chart) {
+    const double slack = 1e-6;
     std::string tics;
-    for (double at = chart.y_low; at < chart.y_high * 1.5; at *= 10) {
-        const int power = static_cast<int>(std::lround(std::log10(at)));
-        const std::string label = power < -3 ? "1e" + std::to_string(power) : format("%g", at);
-        tics += (tics.empty() ? "" : ", ") + quoted(label) + format(" %.10g", at);
+    const int first = static_cast<int>(std::floor(std::log10(chart.y_low) + slack));
+    for (int power = first; std::pow(10.0, power) <= chart.y_high * (1 + slack); ++power) {
+        for (const int step : {1, 2, 5}) {
+            const double at = step * std::pow(10.0, power);
+            if (at < chart.y_low * (1 - slack) || at > chart.y_high * (1 + slack) ||
+                (step > 1 && chart.y_high > kFineAxis * chart.y_low * (1 + slack))) {
+                continue;
+            }
+            const std::string label =
+                power < -3 ? std::to_string(step) + "e" + std::to_string(power) : format("%g", at);
+            tics += (tics.empty() ? "" : ", ") + quoted(label) + format(" %.10g", at);
+        }
     }
     return tics;
 }
@@ -103,7 +112,7 @@ std::string axes(const LineChart& chart) {
     text += "set logscale x 2\nset xtics (" + share_tics(chart) + ")\n";
     text += format("set xrange [%.10g:%.10g]\n", chart.x_low / 1.12, chart.x_high * 1.12);
     if (chart.log_y) {
-        text += "set logscale y 10\nset mytics 1\nset ytics (" + decade_tics(chart) + ")\n";
+        text += "set logscale y 10\nset mytics 1\nset ytics (" + log_tics(chart) + ")\n";
         text += format("set yrange [%.10g:%.10g]\n", chart.y_low, chart.y_high);
     } else {
         text += format("set ytics 0,%g,%g\nset yrange [0:%g]\n", chart.y_high / 5, chart.y_high,

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <set>
+#include <tuple>
 
 #include "report/tables.h"
 #include "report/text.h"
@@ -212,9 +213,7 @@ class Maker {
                 chart.y_high = score_top(most);
                 continue;
             }
-            chart.y_low = std::pow(10.0, std::floor(std::log10(least)));
-            chart.y_high = std::pow(10.0, std::ceil(std::log10(most)));
-            if (chart.y_low == chart.y_high) chart.y_high *= 10;
+            std::tie(chart.y_low, chart.y_high) = log_axis(least, most);
         }
     }
 
@@ -227,6 +226,23 @@ class Maker {
 };
 
 }  // namespace
+
+std::pair<double, double> log_axis(double least, double most) {
+    const auto decade = [](double value) { return std::pow(10.0, std::floor(std::log10(value))); };
+    double low = decade(least), high = decade(most);
+    for (const double step : {2.0, 5.0}) {
+        if (step * decade(least) <= least) low = step * decade(least);
+    }
+    for (const double step : {10.0, 5.0, 2.0}) {
+        if (step * decade(most) >= most) high = step * decade(most);
+    }
+    if (most <= decade(most)) high = decade(most);
+    if (high > kFineAxis * low) {
+        low = decade(least);
+        high = most <= decade(most) ? decade(most) : 10 * decade(most);
+    }
+    return {low, high > low ? high : 2 * low};
+}
 
 std::vector<LineChart> trade_charts(const Stats& stats, const Measure& measure) {
     return Maker(stats, measure).charts();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "report/stats.h"
@@ -30,6 +31,12 @@ struct LineChart {
     double x_low = 1, x_high = 1;  ///< powers of two
     double y_low = 0, y_high = 100;
 };
+
+/// A logarithmic axis this short ends and has tics at 1, 2 and 5 times powers of ten, a longer one
+/// at the powers alone.
+constexpr double kFineAxis = 50;
+/// The ends of the axis around values above 0.
+std::pair<double, double> log_axis(double least, double most);
 
 /// For each method a line per format; then for each format with several methods a line per method;
 /// then, of configurations that keep every token, a line per quantiser. Points are budgets (bits in
