@@ -2,6 +2,7 @@
 
 #include <winnow/error.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 #include <string_view>
@@ -140,6 +141,10 @@ bool is_color_word(const std::string& word) {
 
 }  // namespace
 
+bool is_switch(const CLI::App& parser, const std::string& name) {
+    return parser.get_option(name)->get_items_expected_max() == 0;
+}
+
 std::vector<std::string> normalise(const CLI::App& parser, const std::vector<std::string>& args) {
     std::vector<std::string> result;
     for (std::size_t i = 0; i < args.size(); ++i) {
@@ -157,7 +162,7 @@ std::vector<std::string> normalise(const CLI::App& parser, const std::vector<std
             if (args[++i] != "off") result.push_back(name);
             continue;
         }
-        if (option->get_items_expected_max() == 0) {
+        if (is_switch(parser, name)) {
             if (joined) throw usage_error(name + " is a switch and takes no value.");
             result.push_back(name);
             continue;

@@ -1,9 +1,12 @@
 // The command line's spelling, before CLI11 reads it.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <string>
 #include <vector>
+
+namespace CLI {
+class App;
+}
 
 namespace winnow::cli {
 
@@ -12,5 +15,8 @@ namespace winnow::cli {
 /// the nearest known one), a missing value, a stray word, and flags of llama.cpp that Winnow
 /// answers with its own.
 std::vector<std::string> normalise(const CLI::App& parser, const std::vector<std::string>& args);
+
+/// Whether a flag that the parser knows, such as "--json", takes no value.
+bool is_switch(const CLI::App& parser, const std::string& name);
 
 }  // namespace winnow::cli

@@ -40,7 +40,7 @@ struct BenchFlags {
     int decode_tokens = 32;
 };
 
-std::unique_ptr<CLI::App> bench_parser(BenchFlags& f) {
+Parser bench_parser(BenchFlags& f) {
     auto parser = make_parser("bench",
                               "Measures prefill and decode of every cache that the lists name, at "
                               "every context.",
@@ -266,8 +266,7 @@ Arguments settings_of(const Arguments& args) {
     const Arguments words = normalise(*parser, args);
     Arguments kept;
     for (std::size_t i = 0; i < words.size(); ++i) {
-        const bool is_switch = parser->get_option(words[i])->get_items_expected_max() == 0;
-        const std::size_t end = i + (is_switch ? 1 : 2);
+        const std::size_t end = i + (is_switch(*parser, words[i]) ? 1 : 2);
         for (std::size_t at = i; kNotSettings.count(words[i]) == 0 && at < end; ++at) {
             kept.push_back(words[at]);
         }

@@ -37,7 +37,7 @@ struct Measured {
     int found = 0, found_full = 0, lost = 0;  // lost: the full cache alone found it
 };
 
-std::unique_ptr<CLI::App> check_parser(CheckFlags& f) {
+Parser check_parser(CheckFlags& f) {
     auto parser = make_parser("check",
                               "Holds a compressed cache against the full one on a text; exit code "
                               "3 where a threshold is missed.",
@@ -52,8 +52,8 @@ std::unique_ptr<CLI::App> check_parser(CheckFlags& f) {
         f.settings.force_tokens);
     add({"--max-num-examples", "N", "pieces of the text (4, or 1 of a short one)", 1, kIntMax},
         f.settings.max_num_examples);
-    parser->add_flag("--pack-decode", f.settings.pack_decode, "forced tokens are packed too")
-        ->group("Check");
+    add_switch(*parser, "--pack-decode", f.settings.pack_decode, "forced tokens are packed too",
+               "Check");
     add({"--max-kl", "X", "fail where the mean KL divergence is larger", 0, 1e9}, f.max_kl);
     add({"--min-top1", "X", "fail where fewer likeliest tokens agree: 0.95, or 95", 0, 100},
         f.min_top1);

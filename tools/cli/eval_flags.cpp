@@ -17,7 +17,7 @@ class Adder {
         add_value(parser_, "Suite", flag, field);
     }
     void operator()(const std::string& name, const std::string& help, bool& field) {
-        parser_.add_flag(name, field, help)->group("Suite");
+        add_switch(parser_, name, field, help, "Suite");
     }
 
   private:
@@ -76,8 +76,7 @@ void add_suite(Adder& add, const std::string& suite, eval::Settings& s) {
 
 }  // namespace
 
-std::unique_ptr<CLI::App> eval_parser(const std::string& suite, const std::string& summary,
-                                      EvalFlags& f) {
+Parser eval_parser(const std::string& suite, const std::string& summary, EvalFlags& f) {
     auto parser = make_parser("eval " + suite, summary + ".", f.options, kModelFlags | kCacheFlags);
     Adder add(*parser);
     add_suite(add, suite, f.settings);

@@ -17,8 +17,7 @@ struct EvalFlags {
 };
 
 /// The parser of `winnow eval <suite>`: the suite's own flags and those of all suites.
-std::unique_ptr<CLI::App> eval_parser(const std::string& suite, const std::string& summary,
-                                      EvalFlags& flags);
+Parser eval_parser(const std::string& suite, const std::string& summary, EvalFlags& flags);
 
 /// "2 h 5 m", "3 m 20 s", "12 s".
 std::string human_seconds(double seconds);

@@ -2,6 +2,7 @@
 
 #include <winnow/winnow.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cctype>
 #include <charconv>
@@ -197,9 +198,13 @@ std::string json_key(const Flag& flag) {
     return key;
 }
 
-std::unique_ptr<CLI::App> make_parser(const std::string& command, const std::string& summary,
-                                      Options& options, unsigned groups) {
-    auto parser = std::make_unique<CLI::App>(summary, "winnow " + command);
+void DeleteParser::operator()(CLI::App* parser) const {
+    delete parser;
+}
+
+Parser make_parser(const std::string& command, const std::string& summary, Options& options,
+                   unsigned groups) {
+    Parser parser(new CLI::App(summary, "winnow " + command));
     parser->set_help_flag("-h,--help", "show this help")->group("Other");
     parser->set_version_flag("--version", std::string("winnow ") + version(), "show the version")
         ->group("Other");
@@ -217,8 +222,9 @@ std::unique_ptr<CLI::App> make_parser(const std::string& command, const std::str
     return parser;
 }
 
-void add_switch(CLI::App& parser, const std::string& name, bool& field, const std::string& help) {
-    parser.add_flag(name, field, help)->group("Output");
+void add_switch(CLI::App& parser, const std::string& name, bool& field, const std::string& help,
+                const std::string& group) {
+    parser.add_flag(name, field, help)->group(group);
 }
 
 void add_value(CLI::App& parser, const std::string& group, const Flag& flag, std::string& field) {

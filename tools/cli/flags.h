@@ -1,7 +1,6 @@
 // From an argument list to Options: flags of CLI11 made by the visits of options.h.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <array>
 #include <memory>
 #include <string>
@@ -9,7 +8,16 @@
 
 #include "options.h"
 
+namespace CLI {
+class App;  // its header takes most of a file's time to compile: flags.cpp and argv.cpp alone do
+}
+
 namespace winnow::cli {
+
+struct DeleteParser {
+    void operator()(CLI::App* parser) const;
+};
+using Parser = std::unique_ptr<CLI::App, DeleteParser>;
 
 /// Groups of flags; `run`, `chat`, `inspect` and what measures them take kSession.
 enum FlagGroups : unsigned {
@@ -27,11 +35,12 @@ inline constexpr std::array<const char*, 4> kListedCacheFlags{"method", "quant-m
                                                               "max-capacity-prompts"};
 
 /// The parser of `winnow <command>`. `options` must outlive it.
-std::unique_ptr<CLI::App> make_parser(const std::string& command, const std::string& summary,
-                                      Options& options, unsigned groups);
+Parser make_parser(const std::string& command, const std::string& summary, Options& options,
+                   unsigned groups);
 
 /// A switch such as --json, outside the shared groups.
-void add_switch(CLI::App& parser, const std::string& name, bool& field, const std::string& help);
+void add_switch(CLI::App& parser, const std::string& name, bool& field, const std::string& help,
+                const std::string& group = "Output");
 
 /// Flags with a value, outside the shared groups.
 void add_value(CLI::App& parser, const std::string& group, const Flag& flag, std::string& field);
