@@ -68,6 +68,10 @@ HWY_INLINE V HighBits(V words) {
     }
 }
 
+// Sums that take turns: where one instruction multiplies and adds, its result is there after more
+// cycles than six heads and blocks fill. Elsewhere only the addition waits, for one cycle.
+inline constexpr int kChains = HWY_TARGET <= HWY_AVX3_DL ? 2 : 1;
+
 // The sums of kBlocks blocks of lanes for kHeads heads, in registers.
 template <int kBlocks, int kHeads, class D16>
 class PanelSums {
@@ -76,17 +80,20 @@ class PanelSums {
 
   public:
     HWY_INLINE PanelSums() {
-        for (int b = 0; b < kBlocks; ++b) {
-            for (int h = 0; h < kHeads; ++h) {
-                low_[b][h] = high_[b][h] = hn::Zero(D32());
+        for (int c = 0; c < kChains; ++c) {
+            for (int b = 0; b < kBlocks; ++b) {
+                for (int h = 0; h < kHeads; ++h) {
+                    low_[c][b][h] = high_[c][b][h] = hn::Zero(D32());
+                }
             }
         }
     }
-    // One pair of rows: codes of every block, and where each block's coefficients for it stand;
+    // Pair kPair of rows: codes of every block, and where each block's coefficients for it stand;
     // kShared says that it is the same place.
-    template <bool kShared, class V>
+    template <bool kShared, int kPair, class V>
     HWY_INLINE void Add(const V* codes, const int16_t* const* coefs, size_t coef_head) {
         const hn::RebindToSigned<D16> i16;
+        constexpr int kChain = kPair % kChains;
         for (int h = 0; h < kHeads; ++h) {
             V16 both;
             for (int b = 0; b < kBlocks; ++b) {
@@ -95,8 +102,9 @@ class PanelSums {
                     hwy::CopyBytes<4>(coefs[b] + h * coef_head, &pair);
                     both = hn::BitCast(i16, hn::Set(D32(), pair));
                 }
-                low_[b][h] = hn::ReorderWidenMulAccumulate(D32(), hn::BitCast(i16, codes[b]), both,
-                                                           low_[b][h], high_[b][h]);
+                low_[kChain][b][h] =
+                    hn::ReorderWidenMulAccumulate(D32(), hn::BitCast(i16, codes[b]), both,
+                                                  low_[kChain][b][h], high_[kChain][b][h]);
             }
         }
     }
@@ -107,15 +115,19 @@ class PanelSums {
             if (job.scale != nullptr) {
                 factor = hn::Mul(factor, hn::LoadU(f, job.scale + lane));
             }
-            const auto sum =
-                hn::ConvertTo(f, hn::RearrangeToOddPlusEven(low_[block][h], high_[block][h]));
+            auto sums = hn::RearrangeToOddPlusEven(low_[0][block][h], high_[0][block][h]);
+            for (int c = 1; c < kChains; ++c) {
+                sums = hn::Add(sums,
+                               hn::RearrangeToOddPlusEven(low_[c][block][h], high_[c][block][h]));
+            }
+            const auto sum = hn::ConvertTo(f, sums);
             float* out = job.out + h * job.out_head + lane;
             hn::StoreU(hn::MulAdd(sum, factor, hn::LoadU(f, out)), f, out);
         }
     }
 
   private:
-    hn::VFromD<D32> low_[kBlocks][kHeads], high_[kBlocks][kHeads];
+    hn::VFromD<D32> low_[kChains][kBlocks][kHeads], high_[kChains][kBlocks][kHeads];
 };
 
 HWY_INLINE const int16_t* CoefsOf(const PanelJob& job, size_t lane) {
@@ -155,7 +167,7 @@ HWY_INLINE void WideTile(D16 d16, const PanelJob& job, size_t word) {
                     codes[b] = NextCodes<8, 2 - kPair / 2>(kPair % 2 == 0 ? words[b] : more[b]);
                 }
             }
-            sums.template Add<true>(codes, coefs, job.coef_head);
+            sums.template Add<true, kPair>(codes, coefs, job.coef_head);
             coefs[0] += 2;
         };
         pair(std::integral_constant<int, 0>());
@@ -189,7 +201,7 @@ HWY_INLINE void NarrowTile(D16 d16, const PanelJob& job, size_t word) {
                 codes[0] = hn::Or(codes[0], HighBits<2 * kPair, kHalf>(bits));
                 codes[1] = hn::Or(codes[1], HighBits<2 * kPair + 1, kHalf>(bits));
             }
-            sums.template Add<kShared>(codes, coefs, job.coef_head);
+            sums.template Add<kShared, kPair>(codes, coefs, job.coef_head);
             coefs[0] += 2;
             coefs[1] += 2;
         };
