@@ -193,6 +193,15 @@ TEST_F(QuestionEval, HiddenCachesAreConfigurationsOfTheirOwn) {
     for (const eval::Config& config : configs) ids.push_back(config.id);
     EXPECT_EQ(ids, (Words{"full-16", "snapkv-96-16", "snapkv-96-16-hidden", "random-96-16",
                           "random-96-16-hidden"}));
+    // Nothing is chosen at 16 bits, but a format may be fitted to what it sees.
+    ids.clear();
+    for (const eval::Config& config : eval::make_configs(
+             eval::expand_sweep("method=full; quant=kivi:16,4; question-hidden=1", {}), suite,
+             settings(), model_)) {
+        ids.push_back(config.id);
+        EXPECT_EQ(config.options.question_hidden, config.id == "full-kivi4-hidden");
+    }
+    EXPECT_EQ(ids, (Words{"full-16", "full-kivi4-hidden"}));
     const eval::Prompt prompt = suite.open(settings(), model_).make(1);
     EXPECT_TRUE(tail(prompt, prompt.question_at).starts_with("What is the best thing"))
         << tail(prompt, prompt.question_at);

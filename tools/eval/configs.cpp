@@ -128,7 +128,8 @@ CacheOptions filled(const CacheOptions& options, const std::shared_ptr<const Mod
         const CacheOptions plain;
         o.n_sink = plain.n_sink;
         o.window_size = plain.window_size;
-        o.question_hidden = false;
+        // Packed rows may be fitted to the prompt, and then the question must not be part of it.
+        o.question_hidden = o.question_hidden && quant_part(o) != "16";
         o = Session(model, o).options();
     }
     return o;
