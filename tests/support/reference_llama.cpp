@@ -50,20 +50,21 @@ struct ReferenceLlama::Impl {
     std::unique_ptr<llama_model, FreeModel> model;
     std::unique_ptr<llama_context, FreeContext> context;
     std::span<const std::int32_t> tokens;
-    int first = 0;  // of the chunk whose logits are held
+    int asked = 0;  // the first token whose logits are wanted
+    int first = 0;  // of those read last
     int end = 0;    // tokens read
     std::size_t vocabulary = 0;
 
-    void read_chunk() {
-        const int count = std::min(kChunk, static_cast<int>(tokens.size()) - end);
+    // Reads tokens [end, end + count).
+    void read(const std::int32_t* from, int count) {
         llama_batch batch = llama_batch_init(count, 0, 1);
         batch.n_tokens = count;
         for (int i = 0; i < count; ++i) {
-            batch.token[i] = tokens[end + i];
+            batch.token[i] = from[i];
             batch.pos[i] = end + i;
             batch.n_seq_id[i] = 1;
             batch.seq_id[i][0] = 0;
-            batch.logits[i] = 1;
+            batch.logits[i] = end + i >= asked ? 1 : 0;
         }
         const int result = llama_decode(context.get(), batch);
         llama_batch_free(batch);
@@ -72,6 +73,10 @@ struct ReferenceLlama::Impl {
         }
         first = end;
         end += count;
+    }
+
+    std::span<const float> logits(int i) {
+        return {llama_get_logits_ith(context.get(), i - first), vocabulary};
     }
 };
 
@@ -104,20 +109,31 @@ ReferenceLlama::ReferenceLlama(const std::string& path, int context, int threads
 
 ReferenceLlama::~ReferenceLlama() = default;
 
-void ReferenceLlama::start(std::span<const std::int32_t> tokens) {
+void ReferenceLlama::start(std::span<const std::int32_t> tokens, int first) {
     llama_memory_clear(llama_get_memory(impl_->context.get()), true);
     impl_->tokens = tokens;
+    impl_->asked = first;
     impl_->first = impl_->end = 0;
 }
 
 std::span<const float> ReferenceLlama::logits(int i) {
-    if (i < impl_->first || i >= static_cast<int>(impl_->tokens.size())) {
+    if (i < std::max(impl_->first, impl_->asked) || i >= static_cast<int>(impl_->tokens.size())) {
         throw std::runtime_error("the reference reads forwards only");
     }
     while (i >= impl_->end) {
-        impl_->read_chunk();
+        const int left = static_cast<int>(impl_->tokens.size()) - impl_->end;
+        impl_->read(impl_->tokens.data() + impl_->end, std::min(kChunk, left));
     }
-    return {llama_get_logits_ith(impl_->context.get(), i - impl_->first), impl_->vocabulary};
+    return impl_->logits(i);
+}
+
+std::span<const float> ReferenceLlama::read_at(int i, std::int32_t token) {
+    if (i > impl_->end || !llama_memory_seq_rm(llama_get_memory(impl_->context.get()), 0, i, -1)) {
+        throw std::runtime_error("the reference cannot go on from there");
+    }
+    impl_->end = i;
+    impl_->read(&token, 1);
+    return impl_->logits(i);
 }
 
 std::vector<std::int32_t> ReferenceLlama::tokenize(const std::string& text) const {

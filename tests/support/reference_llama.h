@@ -23,11 +23,14 @@ class ReferenceLlama {
                    ReferenceCache cache = ReferenceCache::f16);
     ~ReferenceLlama();
 
-    /// Forgets what was read; `tokens` must outlive the calls of logits().
-    void start(std::span<const std::int32_t> tokens);
+    /// Forgets what was read; `tokens` must outlive the calls of logits(), which may ask for those
+    /// after token `first` and later ones.
+    void start(std::span<const std::int32_t> tokens, int first = 0);
     /// Logits [V] after token i; valid until the next call. Reads on as far as i, so ask in
     /// ascending order.
     std::span<const float> logits(int i);
+    /// Forgets the tokens from place i on and reads `token` there: the logits after it.
+    std::span<const float> read_at(int i, std::int32_t token);
     /// The text's tokens, special ones parsed, nothing added.
     std::vector<std::int32_t> tokenize(const std::string& text) const;
 
