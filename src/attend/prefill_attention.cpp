@@ -162,18 +162,37 @@ void PrefillAttention::attend_and_sum(const LayerKv& kv, const PrefillQueries& q
     for (const LayerKv::Head& head : kv.heads()) {
         longest = std::max(longest, head.kept + queries.first + queries.count);
     }
+    const int heads = queries.query_heads;
+    const auto columns = static_cast<std::size_t>(padded(longest));
+    Buffer<float> apart(meter_, columns * static_cast<std::size_t>(heads), "attention");
     std::vector<Scratch> scratch;
-    const int workers = std::min(threads_, queries.query_heads);
+    const int workers = std::min(threads_, 2 * heads);
     for (int i = 0; i < workers; ++i) {
         scratch.emplace_back(meter_, kSumTokens, head_dim_, padded(longest));
     }
-    parallel_for(workers, queries.query_heads, [&](int h, int thread) {
-        sum_head(kv, queries, h, out, column_sums + h * stride, largest, stretch, scratch[thread]);
+    // A head's later tokens, then its earlier ones: nine heads would keep two threads busy
+    // unequally.
+    const int half = queries.count / 2 / kSumTokens * kSumTokens;
+    parallel_for(workers, 2 * heads, [&](int task, int thread) {
+        const int h = task % heads;
+        if (task < heads) {
+            sum_head(kv, queries, h, half, queries.count, out, apart.data() + h * columns, largest,
+                     stretch, scratch[thread]);
+        } else {
+            sum_head(kv, queries, h, 0, half, out, column_sums + h * stride, largest, stretch,
+                     scratch[thread]);
+        }
     });
+    for (int h = 0; h < heads; ++h) {
+        const int keys = kv.head(h / (heads / kv.kv_heads())).kept + queries.first + queries.count;
+        (largest ? raise_to : add_scaled)(column_sums + h * stride, apart.data() + h * columns,
+                                          keys, 1.0F);
+    }
 }
 
-void PrefillAttention::sum_head(const LayerKv& kv, const PrefillQueries& queries, int h, float* out,
-                                float* sums, bool largest, const KeyStretch* stretch, Scratch& s) {
+void PrefillAttention::sum_head(const LayerKv& kv, const PrefillQueries& queries, int h, int begin,
+                                int stop, float* out, float* sums, bool largest,
+                                const KeyStretch* stretch, Scratch& s) {
     const int dims = head_dim_;
     const int width = padded(dims);
     const int heads = queries.query_heads;
@@ -181,8 +200,8 @@ void PrefillAttention::sum_head(const LayerKv& kv, const PrefillQueries& queries
     const auto source = [&](int token) {
         return (static_cast<std::size_t>(token) * heads + h) * dims;
     };
-    for (int first = 0; first < queries.count; first += kSumTokens) {
-        const int rows = std::min(kSumTokens, queries.count - first);
+    for (int first = begin; first < stop; first += kSumTokens) {
+        const int rows = std::min(kSumTokens, stop - first);
         const int seen = head.kept + queries.first + first;
         const int end = seen + rows;
         const auto stride = static_cast<std::size_t>(padded(end));

@@ -37,8 +37,9 @@ class PrefillAttention {
     /// The same, and adds to column_sums[h][j] the softmax weight that key j of h's kv head gets
     /// from every query: H2O's score, causal. Rows of `stride` floats. `out` gets the same bits as
     /// from attend(). A block of rows keeps its raw scores until it has seen all its keys; work is
-    /// split by query head, so the sums do not depend on the thread count. With `largest`, each is
-    /// raised to the largest of the weights instead, those of `stretch` alone where one is given.
+    /// split by query head and halves of the queries, so the sums do not depend on the thread
+    /// count. With `largest`, each is raised to the largest of the weights instead, those of
+    /// `stretch` alone where one is given.
     void attend_and_sum(const LayerKv& kv, const PrefillQueries& queries, float* out,
                         float* column_sums, std::size_t stride, bool largest = false,
                         const KeyStretch* stretch = nullptr);
@@ -47,8 +48,8 @@ class PrefillAttention {
     struct Scratch;
     void attend_block(const LayerKv& kv, const PrefillQueries& queries, int g, int block,
                       float* out, Scratch& s);
-    void sum_head(const LayerKv& kv, const PrefillQueries& queries, int h, float* out, float* sums,
-                  bool largest, const KeyStretch* stretch, Scratch& s);
+    void sum_head(const LayerKv& kv, const PrefillQueries& queries, int h, int begin, int stop,
+                  float* out, float* sums, bool largest, const KeyStretch* stretch, Scratch& s);
 
     int threads_;
     int head_dim_;
