@@ -23,17 +23,14 @@ class ReplyAgreement : public ::testing::Test {
     std::string path_;
 };
 
-// Of the file as it is libllama's products round activations to 8 bits, which sways near ties, also
-// where only the type of its own cache changes and it reads its reply token by token.
+// Of the file as it is libllama's products round activations to 8 bits, which sways near ties: with
+// a float32 cache libllama agrees with itself no more often (DESIGN.md).
 TEST_F(ReplyAgreement, FileAsItIs) {
     const auto model = Model::load(path_);
     ReferenceLlama reference(path_, kReplyContext, model->threads());
-    ReferenceLlama other(path_, kReplyContext, model->threads(), ReferenceCache::f32);
-    const ReplyTotals its_own =
-        compare_replies("libllama with a float32 cache", model, reference, other);
     const ReplyTotals totals = compare_replies("Winnow", model, reference);
     expect_equal_scores(totals);
-    EXPECT_GE(totals.equal, its_own.equal - 2);
+    EXPECT_GE(totals.equal, totals.prompts * 85 / 100);
 }
 
 TEST_F(ReplyAgreement, WeightsInFloats) {

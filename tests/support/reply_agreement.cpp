@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <functional>
 
 #include "eval/suite.h"
 #include "support/test_files.h"
@@ -66,17 +65,6 @@ Reply ours(const std::shared_ptr<const Model>& model, const Prompt& prompt) {
     return reply;
 }
 
-// libllama by itself.
-Reply alone(ReferenceLlama& reference, const Model& model, const Prompt& prompt) {
-    int at = static_cast<int>(prompt.tokens.size());
-    reference.start(prompt.tokens, at - 1);
-    Reply reply(model, prompt);
-    for (std::int32_t next = best(reference.logits(at - 1)); reply.take(next);) {
-        next = best(reference.read_at(at++, next));
-    }
-    return reply;
-}
-
 struct Theirs {
     Reply reply;
     std::size_t differs = 0;  // the first token that is not ours; the reply's length where none is
@@ -122,14 +110,12 @@ PromptSet open(const std::string& suite, const std::string& datasets,
     return find_suite(suite).open(settings, model);
 }
 
-using Answer = std::function<Reply(const Prompt& prompt)>;
-
-void compare(const PromptSet& set, const Model& model, ReferenceLlama& reference,
-             const Answer& answer, ReplyTotals& totals) {
+void compare(const PromptSet& set, const std::shared_ptr<const Model>& model,
+             ReferenceLlama& reference, ReplyTotals& totals) {
     for (std::size_t i = 0; i < set.ids.size(); ++i) {
         const Prompt prompt = set.make(i);
-        const Reply here = answer(prompt);
-        const Theirs there = theirs(reference, model, prompt, here);
+        const Reply here = ours(model, prompt);
+        const Theirs there = theirs(reference, *model, prompt, here);
         const double score_here = set.score(prompt, here.text());
         const double score_there = set.score(prompt, there.reply.text());
         const bool same = there.differs == here.tokens().size();
@@ -150,33 +136,21 @@ void compare(const PromptSet& set, const Model& model, ReferenceLlama& reference
     }
 }
 
-ReplyTotals compare_all(const std::string& what, const std::shared_ptr<const Model>& model,
-                        ReferenceLlama& reference, const Answer& answer) {
+}  // namespace
+
+ReplyTotals compare_replies(const std::string& what, const std::shared_ptr<const Model>& model,
+                            ReferenceLlama& reference) {
     ReplyTotals totals;
-    compare(open("needle", "", model), *model, reference, answer, totals);
+    compare(open("needle", "", model), model, reference, totals);
     compare(
         open("ruler",
              "niah_single_1,niah_single_2,niah_single_3,niah_multikey_1,niah_multikey_2,vt", model),
-        *model, reference, answer, totals);
+        model, reference, totals);
     std::printf("  %s: %d of %d replies and %d scores equal libllama's, means %.2f and %.2f\n",
                 what.c_str(), totals.equal, totals.prompts, totals.equal_scores,
                 totals.here / totals.prompts, totals.there / totals.prompts);
     std::fflush(stdout);
     return totals;
-}
-
-}  // namespace
-
-ReplyTotals compare_replies(const std::string& what, const std::shared_ptr<const Model>& model,
-                            ReferenceLlama& reference) {
-    return compare_all(what, model, reference,
-                       [&](const Prompt& prompt) { return ours(model, prompt); });
-}
-
-ReplyTotals compare_replies(const std::string& what, const std::shared_ptr<const Model>& model,
-                            ReferenceLlama& reference, ReferenceLlama& other) {
-    return compare_all(what, model, reference,
-                       [&](const Prompt& prompt) { return alone(other, *model, prompt); });
 }
 
 void expect_equal_scores(const ReplyTotals& totals) {

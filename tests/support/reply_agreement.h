@@ -25,9 +25,6 @@ constexpr int kReplyContext = 1536;
 /// Winnow's replies beside the reference's; prints every difference and the totals.
 ReplyTotals compare_replies(const std::string& what, const std::shared_ptr<const Model>& model,
                             ReferenceLlama& reference);
-/// The same for another libllama's replies; `model` is the same file.
-ReplyTotals compare_replies(const std::string& what, const std::shared_ptr<const Model>& model,
-                            ReferenceLlama& reference, ReferenceLlama& other);
 
 /// At least 95 of 100 scores are equal, and only near ties are swayed.
 void expect_equal_scores(const ReplyTotals& totals);
