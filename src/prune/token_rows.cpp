@@ -55,4 +55,35 @@ float norm1(const float* x, int n) {
            ((part[2] + part[6]) + (part[3] + part[7]));
 }
 
+float norm2(const float* x, int n) {
+    return std::sqrt(dot_rows(x, x, n));
+}
+
+std::vector<std::vector<float>> output_norms(const Observation& seen,
+                                             float (*norm)(const float* x, int n)) {
+    const int dims = seen.head_dim;
+    const int width = (seen.embedding + kColumnBlock - 1) / kColumnBlock * kColumnBlock;
+    const int group = seen.query_heads / seen.kv_heads;
+    std::vector<std::vector<float>> norms;
+    for (int head = 0; head < seen.query_heads; ++head) {
+        norms.emplace_back(static_cast<std::size_t>(seen.heads[head / group].tokens));
+    }
+    std::vector<std::vector<float>> rows(seen.threads), out(seen.threads);
+    for_each_block(seen, [&](const RowBlock& block, int thread) {
+        widen_rows(seen.heads[block.g].v, block.first, block.count, dims, rows[thread]);
+        std::vector<float>& product = out[thread];
+        product.resize(static_cast<std::size_t>(kRowBlock) * width);
+        for (int r = 0; r < group; ++r) {
+            const std::size_t head = static_cast<std::size_t>(block.g) * group + r;
+            multiply(rows[thread].data(), dims, seen.output + head * dims * width, width,
+                     product.data(), width, block.count, width, dims, false);
+            for (int t = 0; t < block.count; ++t) {
+                norms[head][block.first + t] =
+                    norm(product.data() + static_cast<std::size_t>(t) * width, width);
+            }
+        }
+    });
+    return norms;
+}
+
 }  // namespace winnow

@@ -25,8 +25,15 @@ void for_each_block(const Observation& seen,
 /// Rows [first, first + count) of `from` [T][D] as floats.
 void widen_rows(const f16* from, int first, int count, int head_dim, std::vector<float>& rows);
 
-/// Sum of a[i] * b[i], and of abs(x[i]), in a fixed order.
+/// Sum of a[i] * b[i], of abs(x[i]), and the root of the sum of squares, in a fixed order.
 float dot_rows(const float* a, const float* b, int n);
 float norm1(const float* x, int n);
+float norm2(const float* x, int n);
+
+/// [H] of [T]: norm(W_o v), what each token's value can add to the layer's output through each
+/// query head, W_o being that head's columns. As many multiplications as the layer's own output
+/// projection.
+std::vector<std::vector<float>> output_norms(const Observation& seen,
+                                             float (*norm)(const float* x, int n));
 
 }  // namespace winnow

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <limits>
 
-#include "kernels/dense.h"
 #include "prune/select.h"
 #include "prune/selector.h"
 #include "prune/token_rows.h"
@@ -14,37 +13,10 @@ namespace {
 
 constexpr float kEpsilon = 1e-4F;  // added to the base score
 
-// norms[g][t] = mean over the R query heads of norm1(W_o v), W_o being that head's columns. As many
-// multiplications as the layer's own output projection.
-void output_norms(const Observation& seen, std::span<std::vector<float>> norms) {
-    const int dims = seen.head_dim;
-    const int width = (seen.embedding + kColumnBlock - 1) / kColumnBlock * kColumnBlock;
-    const int group = seen.query_heads / seen.kv_heads;
-    std::vector<std::vector<float>> rows(seen.threads), out(seen.threads);
-    for_each_block(seen, [&](const RowBlock& block, int thread) {
-        widen_rows(seen.heads[block.g].v, block.first, block.count, dims, rows[thread]);
-        std::vector<float>& product = out[thread];
-        product.resize(static_cast<std::size_t>(kRowBlock) * width);
-        float* norm = norms[block.g].data() + block.first;
-        for (int r = 0; r < group; ++r) {
-            const std::size_t head = static_cast<std::size_t>(block.g) * group + r;
-            multiply(rows[thread].data(), dims, seen.output + head * dims * width, width,
-                     product.data(), width, block.count, width, dims, false);
-            for (int t = 0; t < block.count; ++t) {
-                norm[t] += norm1(product.data() + static_cast<std::size_t>(t) * width, width) /
-                           static_cast<float>(group);
-            }
-        }
-    });
-}
-
 void score(const Observation& seen, const PolicyParams& params, std::span<float* const> scores) {
     base_scores(seen, params, scores);
-    std::vector<std::vector<float>> norms;
-    for (const HeadObservation& head : seen.heads) {
-        norms.emplace_back(static_cast<std::size_t>(head.tokens), 0.0F);
-    }
-    output_norms(seen, norms);
+    const std::vector<std::vector<float>> norms = output_norms(seen, norm1);
+    const int group = seen.query_heads / seen.kv_heads;
     for (int g = 0; g < seen.kv_heads; ++g) {
         const HeadObservation& head = seen.heads[g];
         const Protected fixed = base_protect(params, head.budget, head.tokens);
@@ -52,7 +24,11 @@ void score(const Observation& seen, const PolicyParams& params, std::span<float*
         const std::vector<std::int32_t> first =
             select(std::span<const float>(scores[g], head.tokens), head.tokens, half, fixed);
         for (int t = 0; t < head.tokens; ++t) {
-            scores[g][t] = (scores[g][t] + kEpsilon) * norms[g][t];
+            float norm = 0.0F;  // the mean over the R query heads
+            for (int r = 0; r < group; ++r) {
+                norm += norms[g * group + r][t] / static_cast<float>(group);
+            }
+            scores[g][t] = (scores[g][t] + kEpsilon) * norm;
         }
         for (const std::int32_t t : first) {
             scores[g][t] = std::numeric_limits<float>::max();
