@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "engine/second_pass.h"
-#include "support/attention_probe.h"
+#include "support/repeated_attention.h"
 #include "support/tiny_engine.h"
 
 namespace winnow {
@@ -46,72 +46,17 @@ class KvZip : public testing::TinyEngine<KvZip> {
     }
 };
 
-// Reads the prompt and each piece behind it with everything kept, takes the largest weight of a
-// softmax over the sinks, the piece and its repetition, and keeps the best of all heads and layers
-// one by one.
+// One threshold over all heads and layers.
 TEST_F(KvZip, KeepsWhatThePlainFormulaKeeps) {
     const Tokens tokens = prompt(150);
-    std::vector<std::vector<double>> peaks(6, std::vector<double>(tokens.size(), 0.0));
-    for (int first = 0; first < 150; first += kPiece) {
-        Tokens all = tokens;
-        const int count = std::min(kPiece, 150 - first);
-        const Tokens repeated = repeat_prompt(model_->impl(), tokens, first, count);
-        all.insert(all.end(), repeated.begin(), repeated.end());
-        const auto layers = testing::probe_attention(model_, all);
-        for (std::size_t i = 0; i < 6; ++i) {
-            const reference::Layer& seen = layers[i / 3].attention;
-            for (int r = 0; r < 2; ++r) {
-                for (int row = 150; row < static_cast<int>(all.size()); ++row) {
-                    const auto weight =
-                        reference::attention_row(seen, static_cast<int>(i % 3), r, row);
-                    double sum = 0.0;
-                    for (int t = 0; t <= row; ++t) {
-                        const bool counts = t < 4 || t >= 150 || (t >= first && t < first + count);
-                        sum += counts ? weight[static_cast<std::size_t>(t)] : 0.0;
-                    }
-                    for (int t = first; t < first + count; ++t) {
-                        const auto at = static_cast<std::size_t>(t);
-                        peaks[i][at] = std::max(peaks[i][at], weight[at] / sum);
-                    }
-                }
-            }
-        }
-    }
-    struct Best {
-        double peak;
-        std::size_t head;
-        std::int32_t token;
-    };
-    std::vector<Best> order;
-    for (std::size_t i = 0; i < 6; ++i) {
-        for (std::int32_t t = 4; t < 150; ++t) {
-            order.push_back({peaks[i][static_cast<std::size_t>(t)], i, t});
-        }
-    }
-    std::sort(order.begin(), order.end(),
-              [](const Best& a, const Best& b) { return a.peak > b.peak; });
-    order.resize(6 * (kCap - 4));
-    std::vector<std::vector<std::int32_t>> want(6, {0, 1, 2, 3});
-    for (const Best& best : order) {
-        want[best.head].push_back(best.token);
-    }
+    const auto want =
+        testing::best_of_all(testing::repeated_scores(model_, tokens, kPiece, false), 6 * kCap);
     Session found = session(options());
     found.prefill(tokens);
-    const std::vector<KeptLayer> kept = found.kept();
-    int different = 0;
-    std::size_t least = 1000, most = 0;
-    for (std::size_t i = 0; i < 6; ++i) {
-        std::sort(want[i].begin(), want[i].end());
-        const std::vector<std::int32_t>& positions = kept[i / 3].heads[i % 3].positions;
-        Tokens alone;
-        std::set_symmetric_difference(want[i].begin(), want[i].end(), positions.begin(),
-                                      positions.end(), std::back_inserter(alone));
-        different += static_cast<int>(alone.size());
-        least = std::min(least, positions.size());
-        most = std::max(most, positions.size());
-    }
-    EXPECT_LE(different, 4) << "the probe's queries are rounded to f16";
-    EXPECT_LT(least, most) << "heads and layers should differ";
+    EXPECT_LE(testing::different(want, found.kept()), 4)
+        << "the probe's queries are rounded to f16";
+    const auto [least, most] = std::ranges::minmax_element(want, {}, &Tokens::size);
+    EXPECT_LT(least->size(), most->size()) << "heads and layers should differ";
     EXPECT_EQ(held(found), 6 * kCap);
 }
 

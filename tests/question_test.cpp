@@ -227,7 +227,7 @@ TEST_F(Question, KeepsWithinABudgetOfBytes) {
 }
 
 TEST_F(Question, StoppingLeavesTheSessionAsItWas) {
-    for (const char* method : {"mixed", "h2o", "kvzip"}) {
+    for (const char* method : {"mixed", "h2o", "kvzip", "kvzip_plus"}) {
         Session session(model_, hidden(method));
         session.prefill(prompt(300));
         Session same = session.clone();

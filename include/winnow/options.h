@@ -53,8 +53,8 @@ template <class Options, class Visitor>
 void visit_cache_options(Options& o, Visitor&& v) {
     v("method", o.method,
       "which tokens to keep: full, streamingllm, h2o, snapkv, pyramidkv, tova, knorm, keydiff, "
-      "expected_attention, lagkv, r_kv, kvzip, random, layerquant, mixed; adakv, criticalkv and "
-      "chunkkv choose by the scores of another, as in adakv:snapkv");
+      "expected_attention, lagkv, r_kv, kvzip, kvzip_plus, kvzip_heads, random, layerquant, mixed; "
+      "adakv, criticalkv and chunkkv choose by the scores of another, as in adakv:snapkv");
     v("max-capacity-prompts", o.max_capacity_prompts,
       "tokens kept per kv head, window and sinks included (default 512 when a method is given)");
     v("max-capacity-prompts-ratio", o.max_capacity_prompts_ratio,

@@ -223,7 +223,7 @@ void DecodeAttention::merge(const DecodeItem& item, int g, std::span<const Piece
              : memory.decode_squares
                  ? add_squares
                  : add_scaled)(sums + (r % item.store->sum_rows()) * item.store->sums_stride(g),
-                               raw, tokens, 1.0F / total);
+                               raw, tokens, item.factor / total);
         }
     }
 }

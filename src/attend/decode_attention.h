@@ -13,6 +13,7 @@ struct DecodeItem {
     LayerStore* store = nullptr;  // its running sums grow where the policy keeps them
     const float* q = nullptr;     // [H][D], post-RoPE
     float* out = nullptr;         // [H][D]
+    float factor = 1.0F;          // on what its weights add to running sums
 };
 
 /// The R query heads of a kv head share one pass over its K and V. Work is split over pieces of

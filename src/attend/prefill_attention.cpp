@@ -25,8 +25,10 @@ int padded(int keys) {
     return (keys + kColumnBlock - 1) / kColumnBlock * kColumnBlock;
 }
 
-// Turns a row's raw scores into weights over the keys that count, and raises those of the stretch.
-void raise_stretch(const KeyStretch& stretch, int kept, float* x, int visible, float* peaks) {
+// Turns a row's raw scores into weights over the keys that count, and raises those of the stretch
+// to `factor` times them.
+void raise_stretch(const KeyStretch& stretch, int kept, float* x, int visible, float* peaks,
+                   float factor) {
     const int first = kept - stretch.from_end;
     const std::pair<int, int> parts[] = {
         {0, std::min(stretch.sinks, first)}, {first, stretch.count}, {kept, visible - kept}};
@@ -37,7 +39,7 @@ void raise_stretch(const KeyStretch& stretch, int kept, float* x, int visible, f
     for (const auto& [at, count] : parts) {
         total += count > 0 ? exp_and_sum(x + at, count, top) : 0.0F;
     }
-    raise_to(peaks + first, x + first, stretch.count, 1.0F / total);
+    raise_to(peaks + first, x + first, stretch.count, factor / total);
 }
 
 }  // namespace
@@ -230,11 +232,12 @@ void PrefillAttention::sum_head(const LayerKv& kv, const PrefillQueries& queries
         for (int row = 0; row < rows; ++row) {
             float* x = s.raw.data() + row * stride;
             const int visible = seen + row + 1;
+            const float factor = queries.factors == nullptr ? 1.0F : queries.factors[first + row];
             if (stretch != nullptr) {
-                raise_stretch(*stretch, head.kept, x, visible, sums);
+                raise_stretch(*stretch, head.kept, x, visible, sums, factor);
             } else {
                 exp_and_sum(x, visible, s.best[row]);
-                (largest ? raise_to : add_scaled)(sums, x, visible, 1.0F / s.total[row]);
+                (largest ? raise_to : add_scaled)(sums, x, visible, factor / s.total[row]);
             }
             float* result = out + source(first + row);
             std::copy_n(s.sums.data() + static_cast<std::size_t>(row) * width, dims, result);

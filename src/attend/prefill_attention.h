@@ -13,7 +13,8 @@ struct PrefillQueries {
     int count = 0;
     int first = 0;  // index of the first query among the new tokens
     int query_heads = 0;
-    float scale = 1.0F;  // on q.k
+    float scale = 1.0F;              // on q.k
+    const float* factors = nullptr;  // [count] on what each adds to sums; null: 1
 };
 
 /// A stretch of the kept tokens whose weights are to be noted, over a softmax of its own: over the

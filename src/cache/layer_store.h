@@ -26,6 +26,9 @@ struct LayerMemory {
     bool exact_room = false;      ///< sums take no room beyond a few tokens, and never lie twice
     bool release_ring = false;    ///< the ring lives during prefill only
     int notes = 0;                ///< floats the method keeps beside
+
+    /// The largest weight per query head, each divided by the length of the layer's input.
+    bool per_input() const { return largest && !one_row; }
 };
 
 /// What a store is made of, as a file says it and as a plan does.

@@ -51,6 +51,9 @@ class Observed {
                 seen.column_sums = sums.data();
             }
             scores_.emplace_back(static_cast<std::size_t>(head.tokens));
+            if (view.scores != nullptr) {
+                std::copy_n(view.scores + g * view.stride, head.tokens, scores_.back().data());
+            }
         }
         for (std::vector<float>& scores : scores_) {
             rows_.push_back(scores.data());
@@ -68,7 +71,10 @@ class Observed {
                  .next_position = newest + 1,
                  .embedding = h.embedding,
                  .heads = heads_};
-        observe_more(session, layer, store);
+        scored_ = view.scores != nullptr;
+        if (!scored_) {
+            observe_more(session, layer, store);
+        }
     }
 
     /// Lets the policy score all tokens, once.
@@ -271,6 +277,15 @@ void compress_layer(std::span<Session::Impl* const> sessions, int layer,
         pack_selected(*sessions[i], layer, views[i], selected[i]);
         ms[i] += ms_since(start);
     });
+}
+
+void score_layer(Session::Impl& session, int layer, const LayerView& view, float* scores) {
+    const std::vector<int> none(view.kv->kv_heads(), 0);
+    Observed observed(session, layer, view, none);
+    observed.score(*session.plan.policy, session.plan.layer_params(layer, session.budget_tokens));
+    for (int g = 0; g < view.kv->kv_heads(); ++g) {
+        std::ranges::copy(observed.scores(g), scores + g * view.stride);
+    }
 }
 
 void compress_to(Session::Impl& session, int layer, const LayerView& view,

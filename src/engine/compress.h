@@ -15,6 +15,7 @@ struct LayerView {
     int window = 0;
     const float* column_sums = nullptr;  // [G * sum_rows()][stride]
     std::size_t stride = 0;
+    const float* scores = nullptr;  // [G][stride] where the policy has given them already
 };
 
 /// Packs a layer after prefill for each session, from one and the same K and V: keeps every head
@@ -24,6 +25,9 @@ struct LayerView {
 void compress_layer(std::span<Session::Impl* const> sessions, int layer,
                     std::span<const LayerView> views, std::span<const int> tokens,
                     std::span<double> ms);
+
+/// The policy's scores of a layer's tokens, [G][view.stride], where they do not hang on a budget.
+void score_layer(Session::Impl& session, int layer, const LayerView& view, float* scores);
 
 /// The same for one session with a budget per kv head that was found over all layers.
 void compress_to(Session::Impl& session, int layer, const LayerView& view,

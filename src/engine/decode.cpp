@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "attend/decode_attention.h"
+#include "attend/peaks.h"
 #include "engine/compress.h"
 #include "winnow/error.h"
 
@@ -81,6 +82,10 @@ void decode(std::span<Session::Impl* const> sessions, std::span<const std::int32
             store.add_queries(q.data() + i * q_row, 1, positions[i], 1);
             items[i] = {
                 .store = &store, .q = q.data() + i * q_row, .out = attended.data() + i * q_row};
+            if (store.memory().per_input()) {
+                const float* hidden = graphs.hidden() + i * static_cast<std::size_t>(h.embedding);
+                items[i].factor = inverse_length(hidden, h.embedding);
+            }
         }
         timed(attention_ms, [&] { attention.attend(items, scale); });
         if (layer + 1 < h.layers) {

@@ -20,6 +20,8 @@ class DecodeGraphs {
                float* v);
     /// Takes attended [n][H*D] of `layer`, and computes the next layer's q, k, v.
     void next(int layer, const float* attended, float* q, float* k, float* v);
+    /// [n][E] that the layer whose q, k, v came last takes in.
+    const float* hidden() const { return hidden_.data(); }
     /// Takes attended [n][H*D] of the last layer; logits [n][V].
     void finish(const float* attended, float* logits);
 

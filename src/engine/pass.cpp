@@ -101,11 +101,13 @@ void Pass::repeat_layer(int layer, const LayerKv& before, const KeyStretch& stre
     sums_ = Buffer<float>(&session_.work, sums_stride_ * h_.query_heads, "peaks of attention");
     peaks_ = true;
     stretch_ = &stretch;
+    const LayerStore& store = *session_.layers[layer].store;
+    per_input_ = store.memory().per_input();
     run_chunks(layer, kv);
-    const int group = h_.query_heads / h_.kv_heads;
+    const int per_row = h_.query_heads / h_.kv_heads / store.sum_rows();
     for (int head = 0; head < h_.query_heads; ++head) {
-        const int g = head / group;
-        raise_to(peaks + g * stride, sums_.data() + head * sums_stride_, kept[g], 1.0F);
+        raise_to(peaks + head / per_row * stride, sums_.data() + head * sums_stride_,
+                 before.head(head / per_row / store.sum_rows()).tokens, 1.0F);
     }
     sums_.resize(0);
 }
@@ -119,6 +121,7 @@ void Pass::append_layer(int layer) {
     }
     append_ = true;
     peaks_ = store.memory().largest;
+    per_input_ = store.memory().per_input();
     run_chunks(layer, kv);
     append_question(session_, layer, kv, sums_.data(), sums_stride_);
     sums_.resize(0);
@@ -213,11 +216,17 @@ void Pass::run_chunk(int layer, int first, ChunkGraphs& graphs, LayerKv& kv, boo
     kv.put(first, rows, k_.data(), v_.data(), positions[0]);
 
     remember_queries(layer, first, rows);
+    factors_.clear();
+    for (int i = 0; per_input_ && i < rows; ++i) {
+        factors_.push_back(
+            inverse_length(x + static_cast<std::size_t>(i) * h_.embedding, h_.embedding));
+    }
     const PrefillQueries queries{.q = q_.data(),
                                  .count = rows,
                                  .first = first,
                                  .query_heads = h_.query_heads,
-                                 .scale = 1.0F / std::sqrt(static_cast<float>(h_.head_dim))};
+                                 .scale = 1.0F / std::sqrt(static_cast<float>(h_.head_dim)),
+                                 .factors = per_input_ ? factors_.data() : nullptr};
     if (attend && !sums_.empty()) {
         attention_.attend_and_sum(kv, queries, attended_.data(), sums_.data(), sums_stride_, peaks_,
                                   stretch_);

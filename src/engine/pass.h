@@ -43,8 +43,9 @@ class Pass {
     void append_layer(int layer);
     /// Positions of the tokens begin here instead of at the first session's.
     void start_at(int position) { position_ = position; }
-    /// Reads the tokens through `before` and leaves it as it is. Raises peaks[g][j], rows of
-    /// `stride`, to the largest weight that its token j, one of `stretch`, gets from them.
+    /// Reads the tokens through `before` and leaves it as it is. Raises peaks [G * sum_rows()] of
+    /// [stride], as the session's stores keep them, to the largest weight that each token of
+    /// `stretch` gets from them.
     void repeat_layer(int layer, const LayerKv& before, const KeyStretch& stretch, float* peaks,
                       std::size_t stride);
     void logits_of(int first, int count, float* logits);
@@ -74,7 +75,9 @@ class Pass {
     int position_ = session_.position;
     bool peaks_ = false;                   // sums_ takes the largest attention
     const KeyStretch* stretch_ = nullptr;  // of these tokens alone
-    bool append_ = false;                  // nobody looks at the outputs but the last
+    std::vector<float> factors_;           // of a chunk's queries, where sums are per input
+    bool per_input_ = false;
+    bool append_ = false;  // nobody looks at the outputs but the last
     const ProgressCallback* progress_;
     Buffer<float> hidden_;  // [T][E]
     Buffer<float> q_, k_, v_, attended_;

@@ -186,7 +186,8 @@ bool means_mixed(const CacheOptions& o) {
 CacheOptions fill_defaults(CacheOptions o) {
     if (!o.kv_budget.empty()) {
         require(!o.method.starts_with("kvzip"), "method", "'" + o.method + "'",
-                "another beside --kv-budget: kvzip settles its layers' shares after the prompt");
+                "another beside --kv-budget: " + o.method +
+                    " settles its layers' shares after the prompt");
         parse_bytes("kv-budget", o.kv_budget);
         require(o.max_capacity_prompts_ratio == 0.0, "max-capacity-prompts-ratio",
                 std::to_string(o.max_capacity_prompts_ratio), "left out beside --kv-budget");
@@ -303,7 +304,7 @@ Plan make_plan(const CacheOptions& options, const Hparams& hparams,
     const bool peaks = (needs & kNeedsPeaks) != 0;
     plan.memory = {.window = (needs & kNeedsWindow) != 0 ? plan.params.window_size : 0,
                    .column_sums = peaks || (needs & kNeedsColumnSums) != 0,
-                   .one_row = peaks,
+                   .one_row = peaks && (needs & kNeedsPerInput) == 0,
                    .largest = peaks,
                    .moments = (needs & kNeedsQueryStats) != 0,
                    .moments_skip = plan.params.n_sink};

@@ -45,7 +45,7 @@ struct Plan {
     PolicyParams params;  ///< cap 0 where it is a share of the prompt
     unsigned needs = 0;   ///< of the policy and its bases
     LayerMemory memory;
-    int repeat_tokens = 2048;  ///< kvzip: tokens of the prompt that a second pass repeats at once
+    int repeat_tokens = 2048;  ///< tokens of the prompt that a second pass repeats at once
     std::vector<LayerPlan> layers;
     std::shared_ptr<RopeTable> rope;  ///< the model's; grown under its lock
     MixedPlan mixed;                  ///< of the method mixed; else empty

@@ -163,7 +163,7 @@ void read_once(std::span<Session::Impl* const> sessions, std::span<Undo> undo,
 void read_the_rest(std::span<Session::Impl* const> sessions, std::span<Undo> undo,
                    std::span<const std::int32_t> tokens, const ProgressCallback& progress,
                    std::vector<float>& logits) {
-    std::map<std::tuple<bool, int, int>, std::vector<Session::Impl*>> alike;
+    std::map<std::tuple<bool, int, int, bool>, std::vector<Session::Impl*>> alike;
     for (std::size_t i = 0; i < sessions.size(); ++i) {
         Session::Impl& session = *sessions[i];
         if (reads_twice(session)) {
@@ -171,8 +171,9 @@ void read_the_rest(std::span<Session::Impl* const> sessions, std::span<Undo> und
                 undo[i].open(layer);
             }
             const bool again = needs_second_pass(session, static_cast<int>(tokens.size()));
-            alike[{again, session.plan.repeat_tokens, session.plan.params.n_sink}].push_back(
-                &session);
+            alike[{again, session.plan.repeat_tokens, session.plan.params.n_sink,
+                   session.plan.memory.per_input()}]
+                .push_back(&session);
         }
     }
     for (const auto& [key, group] : alike) {

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 #include <string>
 
 #include "engine/compress.h"
 #include "engine/pass.h"
 #include "prune/select.h"
+#include "prune/whole_head.h"
 #include "text/chat_template.h"
 #include "text/vocab.h"
 #include "winnow/error.h"
@@ -20,8 +22,14 @@ constexpr int kQuoted = 8;  // tokens that say where a later piece begins
 /// The tokens of a prompt while all layers are still whole.
 struct WholePrompt {
     std::vector<LayerKv> layers;
-    std::vector<Buffer<float>> peaks;  // [L] of [G][stride]
+    std::vector<Buffer<float>> peaks;   // [L] of [G * sum_rows()][stride]
+    std::vector<Buffer<float>> scores;  // [L] of [G][stride], by
+    const Policy* scored_by = nullptr;
     std::size_t stride = 0;
+
+    LayerView view(int layer) const {
+        return {.kv = &layers[layer], .column_sums = peaks[layer].data(), .stride = stride};
+    }
 };
 
 // One bar for both passes: a layer of any pass counts as one.
@@ -46,10 +54,13 @@ void open_peaks(Session::Impl& session, WholePrompt& prompt) {
     for (std::size_t layer = 0; layer < prompt.layers.size(); ++layer) {
         const LayerKv& kv = prompt.layers[layer];
         LayerStore& store = *session.layers[layer].store;
+        const int rows = store.sum_rows();
         Buffer<float>& peaks = prompt.peaks.emplace_back(
-            &session.work, prompt.stride * kv.kv_heads(), "peaks of attention");
-        for (int g = 0; g < kv.kv_heads(); ++g) {
-            std::copy_n(store.sums(g), kv.head(g).kept, peaks.data() + g * prompt.stride);
+            &session.work, prompt.stride * kv.kv_heads() * rows, "peaks of attention");
+        for (int row = 0; row < kv.kv_heads() * rows; ++row) {
+            const int g = row / rows;
+            std::copy_n(store.sums(g) + (row % rows) * store.sums_stride(g), kv.head(g).kept,
+                        peaks.data() + row * prompt.stride);
         }
     }
 }
@@ -72,57 +83,44 @@ void repeat(Session::Impl& session, std::span<const std::int32_t> tokens, int fi
 
 using Budgets = std::vector<std::vector<int>>;  // [L][G]
 
-// Tokens that each head keeps of `total`: those kept by rule, and the best of all others over heads
-// and layers. Ties go to the earlier token, then to the lower layer and head.
+// Tokens that each head keeps of `total`.
 Budgets share_out(const Session::Impl& session, const WholePrompt& prompt, std::int64_t total) {
-    struct Open {
-        int layer, g, end;
-        Protected fixed;
-        std::span<const std::int32_t> positions;
-    };
-    std::vector<Open> heads;
-    Budgets budgets;
-    std::int64_t left = total;
-    int longest = 0;
+    std::vector<WholeHead> heads;
     for (std::size_t layer = 0; layer < prompt.layers.size(); ++layer) {
         const PolicyParams params =
             session.plan.layer_params(static_cast<int>(layer), session.budget_tokens);
-        std::vector<int>& of_layer = budgets.emplace_back();
         for (int g = 0; g < prompt.layers[layer].kv_heads(); ++g) {
             const LayerKv::Head& head = prompt.layers[layer].head(g);
-            const int tokens = head.tokens;
-            const Protected fixed = session.plan.policy->protect(params, params.cap, tokens);
-            const int front = std::min(fixed.front, tokens);
-            const int end = std::max(front, tokens - fixed.back);
-            const std::span<const std::int32_t> positions(head.positions, tokens);
-            heads.push_back({static_cast<int>(layer), g, end, {front, tokens - end}, positions});
-            const auto pinned = session.pins.among(positions.subspan(front, end - front)).size();
-            of_layer.push_back(front + tokens - end + static_cast<int>(pinned));
-            left -= of_layer.back();
-            longest = std::max(longest, end);
-        }
-    }
-    std::vector<float> values;
-    std::vector<std::uint32_t> owners;
-    for (int t = 0; t < longest; ++t) {
-        for (std::size_t i = 0; i < heads.size(); ++i) {
-            if (t >= heads[i].fixed.front && t < heads[i].end &&
-                !session.pinned(heads[i].positions[t])) {
-                values.push_back(prompt.peaks[heads[i].layer][heads[i].g * prompt.stride + t]);
-                owners.push_back(static_cast<std::uint32_t>(i));
+            const Protected fixed = session.plan.policy->protect(params, params.cap, head.tokens);
+            const float* scores = prompt.scores[layer].data() + g * prompt.stride;
+            WholeHead& whole = heads.emplace_back();
+            for (int t = 0; t < head.tokens; ++t) {
+                if (t < fixed.front || t >= head.tokens - fixed.back ||
+                    session.pinned(head.positions[t])) {
+                    ++whole.kept;
+                } else {
+                    whole.open.push_back(scores[t]);
+                }
             }
         }
     }
-    const int open = static_cast<int>(std::clamp<std::int64_t>(left, 0, values.size()));
-    for (const std::int32_t i : select(values, static_cast<int>(values.size()), open, {})) {
-        ++budgets[heads[owners[i]].layer][heads[owners[i]].g];
+    std::vector<int> shares(heads.size());
+    if (session.plan.policy->share_out != nullptr) {
+        session.plan.policy->share_out(heads, total, shares);
+    } else {
+        share_by_score(heads, total, 0, {}, shares);
     }
     // Room that no token needs now is shared out for the answer.
-    const std::int64_t spare = left - open;
-    for (std::size_t i = 0; spare > 0 && i < heads.size(); ++i) {
-        const auto n = static_cast<std::int64_t>(heads.size());
-        budgets[heads[i].layer][heads[i].g] +=
-            static_cast<int>(spare / n + (static_cast<std::int64_t>(i) < spare % n ? 1 : 0));
+    const std::int64_t spare = total - std::accumulate(shares.begin(), shares.end(), 0LL);
+    const auto n = static_cast<std::int64_t>(heads.size());
+    for (std::int64_t i = 0; spare > 0 && i < n; ++i) {
+        shares[i] += static_cast<int>(spare / n + (i < spare % n ? 1 : 0));
+    }
+    Budgets budgets;
+    for (std::size_t layer = 0, i = 0; layer < prompt.layers.size(); ++layer) {
+        const int kv_heads = prompt.layers[layer].kv_heads();
+        budgets.emplace_back(shares.begin() + i, shares.begin() + i + kv_heads);
+        i += kv_heads;
     }
     return budgets;
 }
@@ -191,14 +189,28 @@ std::int64_t allowed(const Session::Impl& session) {
     return total;
 }
 
+// Sessions of one policy are scored once.
+void score(Session::Impl& session, WholePrompt& prompt) {
+    if (prompt.scored_by == session.plan.policy) {
+        return;
+    }
+    prompt.scores.clear();
+    for (int layer = 0; layer < session.hparams().layers; ++layer) {
+        prompt.scores.emplace_back(&session.work, prompt.stride * session.hparams().kv_heads,
+                                   "scores");
+        score_layer(session, layer, prompt.view(layer), prompt.scores.back().data());
+    }
+    prompt.scored_by = session.plan.policy;
+}
+
 // By the session's own cap. Layers of the whole prompt go as soon as the last session has packed
 // them.
 void pack_whole(Session::Impl& session, WholePrompt& prompt, bool last) {
+    score(session, prompt);
     const Budgets budgets = share_out(session, prompt, allowed(session));
     for (std::size_t layer = 0; layer < prompt.layers.size(); ++layer) {
-        const LayerView view{.kv = &prompt.layers[layer],
-                             .column_sums = prompt.peaks[layer].data(),
-                             .stride = prompt.stride};
+        LayerView view = prompt.view(static_cast<int>(layer));
+        view.scores = prompt.scores[layer].data();
         compress_to(session, static_cast<int>(layer), view, budgets[layer]);
         if (last) {
             prompt.layers[layer] = LayerKv(nullptr, {}, 0, session.hparams().head_dim);

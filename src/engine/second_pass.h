@@ -1,4 +1,4 @@
-// Prefill in two passes, for a policy that asks the model to repeat the prompt (kvzip).
+// Prefill in two passes, for a policy that asks the model to repeat the prompt (kvzip and its kin).
 #pragma once
 
 #include <span>
@@ -18,10 +18,10 @@ std::vector<std::int32_t> repeat_prompt(const Model::Impl& model,
 bool needs_second_pass(const Session::Impl& session, int count);
 
 /// Reads `tokens`, keeping every layer's K and V at 16 bits, lets the model repeat them in pieces
-/// of plan.repeat_tokens, and packs each layer within the budget that one threshold over all heads
-/// and layers leaves it. Fresh sessions of equal repeat_tokens, sinks and needs_second_pass() share
-/// both passes. Writes logits [V] of the last token. The layers' stores must be open; adds to each
-/// session's compress_ms what the second pass and the packing took.
+/// of plan.repeat_tokens, shares one budget out over all heads and layers as the policy says, and
+/// packs each layer within its part. Fresh sessions of equal repeat_tokens, sinks, per_input() and
+/// needs_second_pass() share both passes. Writes logits [V] of the last token. The layers' stores
+/// must be open; adds to each session's compress_ms what the second pass and the packing took.
 void read_twice(std::span<Session::Impl* const> sessions, std::span<const std::int32_t> tokens,
                 const ProgressCallback& progress, float* logits);
 

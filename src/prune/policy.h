@@ -12,6 +12,7 @@ namespace winnow {
 
 class RopeTable;
 struct Policy;
+struct WholeHead;
 
 /// How the scores of the R query heads that share a kv head become one score.
 enum class GqaAgg { mean, max, sum };
@@ -41,6 +42,7 @@ enum Needs : unsigned {
     kNeedsQueryStats = 1U << 4,  ///< mean and covariance of all queries before RoPE
     kNeedsOutput = 1U << 5,      ///< the layer's output projection
     kNeedsPeaks = 1U << 6,       ///< the largest attention each key gets as the prompt is repeated
+    kNeedsPerInput = 1U << 7,    ///< peaks per query head of weight / |input of the layer|
 };
 
 /// One kv head's tokens as a policy sees them, in kept order. Views: valid during the call only.
@@ -50,8 +52,8 @@ struct HeadObservation {
     const f16* k = nullptr;                   ///< [T][D], post-RoPE; null unless needed
     const f16* v = nullptr;                   ///< [T][D]; null unless needed
     const std::int32_t* positions = nullptr;  ///< [T] true positions, ascending
-    const float* column_sums = nullptr;       ///< [R][T] softmax weights summed over queries, or
-                                              ///< their largest where the policy needs peaks
+    const float* column_sums = nullptr;       ///< [R][T] weights summed over queries; or their
+                                              ///< peaks, [T], or [R][T] per input
 };
 
 /// A layer's queries before RoPE since the session began, its first tokens left out.
@@ -109,6 +111,10 @@ struct Policy {
     /// together G * budget. Asked again at each eviction. Null: all the same.
     void (*head_budgets)(const Observation& seen, const PolicyParams& params,
                          std::span<float* const> scores, int budget, std::span<int> out) = nullptr;
+    /// Where peaks are needed: tokens that each head of all layers keeps, from `kept` to T each and
+    /// at most `total` together. Null: one threshold over the scores of all heads.
+    void (*share_out)(std::span<const WholeHead> heads, std::int64_t total,
+                      std::span<int> budgets) = nullptr;
     /// Of a selector, which turns another policy's scores into its own: the one it takes unless
     /// `--method selector:base` names another. Null: no selector.
     const char* default_base = nullptr;
