@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -88,25 +89,90 @@ class Fitted : public ::testing::TestWithParam<int> {
     }();
 };
 
-TEST_P(Fitted, ErrorIsThatOfANormalVariable) {
+TEST_P(Fitted, ValuesLoseWhatANormalVariableLoses) {
     if (GetParam() == 16) {
         GTEST_SKIP() << "f16 rows: their error is that of the offsets, not of a code";
     }
-    const std::vector<float> k = rows(kTokens), v = rows(kTokens), data = fit(k, v);
+    const std::vector<float> v = rows(kTokens), data = fit(v, v);
     // Mean squared errors of the best uniform quantiser (Max, 1960), with room for finite rows.
     const double most = GetParam() == 2   ? 0.13
                         : GetParam() == 3 ? 0.042
                         : GetParam() == 4 ? 0.0135
                                           : 1e-3;
-    for (const Side side : {Side::key, Side::value}) {
-        const std::vector<float>& x = side == Side::key ? k : v;
-        const auto tile = pack(side, x, data);
-        std::vector<float> back(x.size());
-        format_fitted.unpack(spec(), side, view(tile, data), back.data());
-        EXPECT_LE(relative_error(x, back, x), most);
-        if (GetParam() < 8) {
-            EXPECT_GE(relative_error(x, back, x), most / 3.0) << "better than it can be";
+    const auto tile = pack(Side::value, v, data);
+    std::vector<float> back(v.size());
+    format_fitted.unpack(spec(), Side::value, view(tile, data), back.data());
+    EXPECT_LE(relative_error(v, back, v), most);
+    if (GetParam() < 8) {
+        EXPECT_GE(relative_error(v, back, v), most / 3.0) << "better than it can be";
+    }
+}
+
+// Bits of K's bunches as the side data says them, for 2 to 4 bits on average.
+const std::uint8_t* bits_of_bunches(const std::vector<float>& data, int average) {
+    return reinterpret_cast<const std::uint8_t*>(data.data() + 2 * kDims) +
+           (average - 2) * kDims / 8;
+}
+
+// Scores of queries whose energy lies in one of eight bunches, against bits shared out evenly: for
+// that, queries are not known and all channels alike.
+TEST_P(Fitted, KeysHaveTheirBitsWhereQueriesLook) {
+    const int bits = GetParam();
+    if (bits > 4) {
+        GTEST_SKIP() << "8 and 16 bits are not shared out";
+    }
+    std::normal_distribution<float> normal;
+    std::vector<float> k(kTokens * kDims), q(kHeads * kDims), errors;
+    for (float& x : k) x = normal(random_);
+    for (std::size_t i = 0; i < q.size(); ++i) {
+        q[i] = normal(random_) * (i % kDims / 8 == 5 ? 1.0F : 0.05F);
+    }
+    for (const bool known : {false, true}) {
+        std::vector<float> data(static_cast<std::size_t>(format_fitted.side_floats(spec())));
+        for (int i = 0; i < kDims && known; ++i) data[i] = i / 8 == 5 ? 1.0F : 0.0025F;
+        format_fitted.fit(spec(), k, k, data.data());
+        const std::uint8_t* shares = bits_of_bunches(data, bits);
+        EXPECT_EQ(std::accumulate(shares, shares + kDims / 8, 0), bits * kDims / 8);
+        EXPECT_EQ(shares[5], known ? 8 : bits) << "of an average of " << bits;
+        const auto tile = pack(Side::key, k, data);
+        std::vector<float> back(k.size());
+        format_fitted.unpack(spec(), Side::key, view(tile, data), back.data());
+        float error = 0.0F;
+        for (int t = 0; t < kTokens; ++t) {
+            for (int r = 0; r < kHeads; ++r) {
+                float score = 0.0F;
+                for (int i = 0; i < kDims; ++i) {
+                    score += q[r * kDims + i] * (back[t * kDims + i] - k[t * kDims + i]);
+                }
+                error += score * score;
+            }
         }
+        errors.push_back(error);
+    }
+    EXPECT_LT(errors[1], 0.5F * errors[0]);
+    EXPECT_GT(errors[0], 0.0F);
+}
+
+// What a damaged file may hold is not read as bits.
+TEST(FittedSide, BitsThatNoRowHasAreUnsound) {
+    const FormatSpec spec{.format = &format_fitted, .head_dim = kDims, .bits_k = 2, .bits_v = 2};
+    std::vector<float> rows(kTokens * kDims);
+    for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(i * i % 97);
+    std::vector<float> good(static_cast<std::size_t>(format_fitted.side_floats(spec)));
+    format_fitted.fit(spec, rows, rows, good.data());
+    EXPECT_TRUE(format_fitted.side_is_sound(spec, good.data()));
+    for (int average = 2; average <= 4; ++average) {
+        for (const int wrong : {1, 5, 7, 9, 255}) {
+            std::vector<float> bad = good;
+            const_cast<std::uint8_t*>(bits_of_bunches(bad, average))[3] =
+                static_cast<std::uint8_t>(wrong);
+            EXPECT_FALSE(format_fitted.side_is_sound(spec, bad.data())) << wrong;
+        }
+        // Each a number of bits that there is, but more in sum than a row has room for.
+        std::vector<float> bad = good;
+        std::fill_n(const_cast<std::uint8_t*>(bits_of_bunches(bad, average)), kDims / 8,
+                    std::uint8_t{8});
+        EXPECT_FALSE(format_fitted.side_is_sound(spec, bad.data()));
     }
 }
 

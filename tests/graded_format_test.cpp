@@ -91,6 +91,44 @@ TEST(BitShares, AreTheBestOfAllAndExactInSum) {
     }
 }
 
+// Neighbours in one bunch: against all levels of three bunches.
+TEST(BitShares, OfNeighboursAreTheBestOfAllAndExactInSum) {
+    constexpr int kBunches = 3, kChannels = kBunches * kShareBunch;
+    for (unsigned seed = 1; seed < 6; ++seed) {
+        std::vector<float> losses;
+        for (const float x : make_rows("normal", kChannels, 1, seed)) {
+            for (const int bits : kShareBits) {
+                losses.push_back(std::exp(3.0F * x) * std::exp2(-2.0F * static_cast<float>(bits)));
+            }
+        }
+        const auto loss_of = [&](const std::vector<int>& bits) {
+            double loss = 0.0;
+            for (int c = 0; c < kChannels; ++c) {
+                const auto* at =
+                    std::find(std::begin(kShareBits), std::end(kShareBits), bits[c / kShareBunch]);
+                loss += losses[c * kShareLevels + (at - std::begin(kShareBits))];
+            }
+            return loss;
+        };
+        for (const int average : {2, 3, 4, 8}) {
+            const std::vector<int> bits = share_bunches(losses, kChannels, average);
+            ASSERT_EQ(bits.size(), Size{kBunches});
+            ASSERT_EQ(bits[0] + bits[1] + bits[2], average * kBunches);
+            double best = HUGE_VAL;
+            for (const int a : kShareBits) {
+                for (const int b : kShareBits) {
+                    for (const int c : kShareBits) {
+                        if (a + b + c == average * kBunches) {
+                            best = std::min(best, loss_of({a, b, c}));
+                        }
+                    }
+                }
+            }
+            ASSERT_NEAR(loss_of(bits), best, 1e-5 * best) << "average " << average;
+        }
+    }
+}
+
 // Score errors under queries that look at few channels, or keys that vary in few.
 TEST(FormatGraded, PutsBitsWhereScoresNeedThem) {
     std::vector<float> rows = make_rows("normal", 512, 64);

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -75,6 +76,33 @@ TEST_P(RestoreTest, CodesGiveTheReferencesBits) {
                                         plain.data());
             EXPECT_EQ(fast, plain) << "channels";
         }
+    }
+}
+
+TEST_P(RestoreTest, BunchesGiveTheReferencesBits) {
+    for (const int bunches : {1, 2, 8, 9, 16, 64}) {
+        std::vector<std::uint8_t> widths;
+        for (int j = 0; j < bunches; ++j) {
+            const std::uint8_t known[] = {3, 0, 8, 2, 4};
+            widths.push_back(known[random_() % 5]);
+        }
+        const std::size_t row = std::accumulate(widths.begin(), widths.end(), std::size_t{0});
+        SCOPED_TRACE(std::to_string(bunches) + " bunches of " + std::to_string(row) + " bytes");
+        const int n = 5;
+        const std::size_t step = row + 3, count = static_cast<std::size_t>(8 * bunches);
+        // Nothing lies behind the last row: a longer read would leave the buffer.
+        const std::vector<std::uint8_t> data = bytes(step * (n - 1) + row);
+        const BunchRuns runs{.data = data.data(),
+                             .step = step,
+                             .runs = n,
+                             .bunches = bunches,
+                             .widths = widths.data()};
+        std::vector<float> fast(n * count + 1, 7.0F), plain(n * count + 1, 7.0F);
+        const std::vector<float> offset = numbers(count), spread = numbers(count, 30.0F),
+                                 scale = numbers(n, 200.0F);
+        restore_bunches(runs, offset.data(), spread.data(), scale.data(), fast.data());
+        reference::restore_bunches(runs, offset.data(), spread.data(), scale.data(), plain.data());
+        EXPECT_EQ(fast, plain);
     }
 }
 

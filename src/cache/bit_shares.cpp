@@ -23,7 +23,8 @@ std::vector<double> bunch_losses(std::span<const float> losses, const std::vecto
 }
 
 // The level of every bunch: least[s] is the least loss of the bunches so far with s bits in sum.
-std::vector<int> best_levels(const std::vector<double>& losses, int bits_in_sum) {
+std::vector<int> best_levels(const std::vector<double>& losses, int average) {
+    const int bits_in_sum = average * static_cast<int>(losses.size() / kShareLevels);
     const Size bunches = losses.size() / kShareLevels, width = static_cast<Size>(bits_in_sum) + 1;
     std::vector<double> least(width, std::numeric_limits<double>::infinity());
     least[0] = 0.0;
@@ -60,12 +61,19 @@ std::vector<int> share_bits(std::span<const float> losses, int channels, int ave
         return losses[static_cast<Size>(a) * kShareLevels + 1] <
                losses[static_cast<Size>(b) * kShareLevels + 1];
     });
-    const std::vector<int> levels =
-        best_levels(bunch_losses(losses, order), average * channels / kShareBunch);
+    const std::vector<int> levels = best_levels(bunch_losses(losses, order), average);
     std::vector<int> bits(static_cast<Size>(channels));
     for (Size i = 0; i < order.size(); ++i) {
         bits[static_cast<Size>(order[i])] = kShareBits[levels[i / kShareBunch]];
     }
+    return bits;
+}
+
+std::vector<int> share_bunches(std::span<const float> losses, int channels, int average) {
+    std::vector<int> order(static_cast<Size>(channels));
+    std::iota(order.begin(), order.end(), 0);
+    std::vector<int> bits = best_levels(bunch_losses(losses, order), average);
+    std::transform(bits.begin(), bits.end(), bits.begin(), [](int at) { return kShareBits[at]; });
     return bits;
 }
 

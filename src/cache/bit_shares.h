@@ -18,4 +18,7 @@ inline constexpr int kShareBunch = 8;
 /// go to fewer bits for the smaller loss. D is a multiple of kShareBunch, average 2, 3, 4 or 8.
 std::vector<int> share_bits(std::span<const float> losses, int channels, int average);
 
+/// The same where a bunch is 8 neighbouring channels: bits per bunch, [D / kShareBunch].
+std::vector<int> share_bunches(std::span<const float> losses, int channels, int average);
+
 }  // namespace winnow

@@ -55,7 +55,8 @@ struct Format {
     /// side_floats and fit() are of one kv head, not of all heads of a layer together.
     bool side_per_head = false;
     /// fit() finds in the first D floats of its side data the squares of the kv head's queries
-    /// (post-RoPE), summed per channel over the prompt so far; zeros where none are known.
+    /// (post-RoPE), summed per channel over the prompt so far; zeros where none are known. Where
+    /// pre_rope_keys, both channels of a pair that RoPE turns have the pair's mean.
     bool query_energy = false;
 
     /// Throws a usage Error naming the flag when the settings do not fit (bits outside the set,

@@ -12,6 +12,24 @@ namespace {
 // Codebooks are fitted on at most this many tokens of a head, evenly spread.
 constexpr int kFitTokens = 2048;
 
+// Turning mixes the two channels of a pair, so before RoPE a query's energy is even in it.
+void even_pairs(const RopeParams& rope, float* energy) {
+    for (int i = 0; i < rope.dims / 2; ++i) {
+        float& a = energy[rope.halves ? i : 2 * i];
+        float& b = energy[rope.halves ? i + rope.dims / 2 : 2 * i + 1];
+        a = b = (a + b) / 2.0F;
+    }
+}
+
+// One kv head's data, for a format that fits heads apart.
+void fit_head(const SpanLayout& layout, std::span<const float> k, std::span<const float> v,
+              float* side) {
+    if (layout.spec.format->query_energy && layout.pre_rope()) {
+        even_pairs(layout.rope->params(), side);
+    }
+    layout.spec.format->fit(layout.spec, k, v, side);
+}
+
 }  // namespace
 
 // Rows of K and V to fit on, K before RoPE where the format wants that.
@@ -68,7 +86,7 @@ void LayerStore::fit_tier(int tier, const LayerKv& kv,
     for (int g = 0; g < kv_heads_ && !side.empty(); ++g) {
         sample(kv, g, kept != nullptr ? &(*kept)[g] : nullptr, tier, rows);
         if (spec.format->side_per_head) {
-            spec.format->fit(spec, rows.k, rows.v, side.data() + side.size() / kv_heads_ * g);
+            fit_head(layouts_[tier], rows.k, rows.v, side.data() + side.size() / kv_heads_ * g);
             rows = {};
         }
     }
@@ -113,8 +131,7 @@ void LayerStore::fit_on_tails() {
                 span.position(span.tokens() - static_cast<int>(n) + static_cast<int>(t)));
         }
         if (layout.spec.format->side_per_head) {
-            layout.spec.format->fit(layout.spec, rows.k, rows.v,
-                                    side_[0].data() + side_[0].size() / kv_heads_ * g);
+            fit_head(layout, rows.k, rows.v, side_[0].data() + side_[0].size() / kv_heads_ * g);
             rows = {};
         }
     }

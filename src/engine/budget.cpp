@@ -48,7 +48,7 @@ std::vector<double> builtin_shares(int layers) {
 }
 
 std::vector<std::pair<int, int>> builtin_tiers() {
-    return {{8, 8}, {4, 4}, {3, 2}, {2, 2}};
+    return {{8, 8}, {4, 4}, {3, 3}, {2, 2}};
 }
 
 std::uint64_t mixed_bytes(const CacheOptions& o, const Hparams& h) {

@@ -14,7 +14,7 @@
 namespace winnow {
 
 /// 2: `mixed` keeps running sums of squared attention; 1 had the first power.
-inline constexpr std::uint32_t kSessionVersion = 2;
+inline constexpr std::uint32_t kSessionVersion = 3;
 
 /// Whose session a file holds, and what it has seen.
 struct SessionHead {

@@ -106,6 +106,77 @@ bool RestoreChannels(const CodeRuns& runs, const float* offset, const float* spr
     return WithBits(Channels{offset, spread, scale}, runs, out);
 }
 
+// The codes of one bunch, a vector's worth from the `at`-th on.
+template <int kBits, class D>
+HWY_INLINE hn::VFromD<hn::RebindToSigned<D>> BunchCodes(D /*f*/, const uint8_t* from, int at) {
+    const hn::RebindToSigned<D> i32;
+    if constexpr (kBits == 8) {
+        return hn::PromoteTo(i32, hn::LoadU(hn::Rebind<uint8_t, D>(), from + at));
+    } else {
+        const hn::RebindToUnsigned<D> u32;
+        uint32_t word = 0;
+        hwy::CopyBytes<kBits>(from, &word);
+        const auto place = hn::Iota(u32, static_cast<uint32_t>(at));
+        const auto codes = hn::Shr(hn::Set(u32, word), hn::Mul(place, hn::Set(u32, kBits)));
+        return hn::BitCast(i32, hn::And(codes, hn::Set(u32, (1U << kBits) - 1U)));
+    }
+}
+
+// One bunch of all runs; `data` is its first byte.
+template <int kBits, class D>
+void Bunch(D f, const BunchRuns& runs, const uint8_t* data, const float* offset,
+           const float* spread, const float* scale, float* out) {
+    const auto half = hn::Set(f, static_cast<float>((1 << kBits) - 1) / 2.0F);
+    const auto most = hn::Set(f, kF16Max), least = hn::Neg(most);
+    for (int at = 0; at < 8; at += static_cast<int>(hn::Lanes(f))) {
+        const auto zero = hn::LoadU(f, offset + at), wide = hn::LoadU(f, spread + at);
+        const uint8_t* run = data;
+        float* to = out + at;
+        for (int r = 0; r < runs.runs; ++r, run += runs.step, to += 8 * runs.bunches) {
+            const auto code = hn::Sub(hn::ConvertTo(f, BunchCodes<kBits>(f, run, at)), half);
+            const auto x = hn::Add(hn::Mul(hn::Mul(wide, hn::Set(f, scale[r])), code), zero);
+            hn::StoreU(hn::Max(hn::Min(x, most), least), f, to);
+        }
+    }
+}
+
+// Where a bunch has no codes.
+template <class D>
+void Flat(D f, const BunchRuns& runs, const float* offset, float* out) {
+    const auto most = hn::Set(f, kF16Max), least = hn::Neg(most);
+    for (int at = 0; at < 8; at += static_cast<int>(hn::Lanes(f))) {
+        const auto x = hn::Max(hn::Min(hn::LoadU(f, offset + at), most), least);
+        for (int r = 0; r < runs.runs; ++r) {
+            hn::StoreU(x, f, out + r * 8 * runs.bunches + at);
+        }
+    }
+}
+
+void RestoreBunches(const BunchRuns& runs, const float* offset, const float* spread,
+                    const float* scale, float* out) {
+    const hn::CappedTag<float, 8> f;
+    const uint8_t* data = runs.data;
+    for (int j = 0; j < runs.bunches; ++j, offset += 8, spread += 8, out += 8) {
+        switch (runs.widths[j]) {
+            case 2:
+                Bunch<2>(f, runs, data, offset, spread, scale, out);
+                break;
+            case 3:
+                Bunch<3>(f, runs, data, offset, spread, scale, out);
+                break;
+            case 4:
+                Bunch<4>(f, runs, data, offset, spread, scale, out);
+                break;
+            case 8:
+                Bunch<8>(f, runs, data, offset, spread, scale, out);
+                break;
+            default:
+                Flat(f, runs, offset, out);
+        }
+        data += runs.widths[j];
+    }
+}
+
 // 16-bit words of a plane of kBits bits, shifted to codes e.. of eight rows.
 template <int kBits, class D16>
 HWY_INLINE hn::VFromD<D16> PlaneCodes(D16 u16, const uint8_t* plane, int lanes, int e) {
@@ -250,6 +321,7 @@ namespace winnow {
 
 HWY_EXPORT(RestoreLevels);
 HWY_EXPORT(RestoreChannels);
+HWY_EXPORT(RestoreBunches);
 HWY_EXPORT(RestorePanel);
 HWY_EXPORT(Transpose);
 HWY_EXPORT(RotateRows);
@@ -265,6 +337,10 @@ void restore_channels(const CodeRuns& runs, const float* offset, const float* sp
     if (!HWY_DYNAMIC_DISPATCH(RestoreChannels)(runs, offset, spread, scale, out)) {
         reference::restore_channels(runs, offset, spread, scale, out);
     }
+}
+void restore_bunches(const BunchRuns& runs, const float* offset, const float* spread,
+                     const float* scale, float* out) {
+    HWY_DYNAMIC_DISPATCH(RestoreBunches)(runs, offset, spread, scale, out);
 }
 void restore_panel(const std::uint8_t* panel, int bits, int rows, int lanes, const float* scale,
                    const float* zero, float* out) {

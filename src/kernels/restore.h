@@ -28,6 +28,21 @@ void restore_levels(const CodeRuns& runs, const float* levels, const std::uint8_
 void restore_channels(const CodeRuns& runs, const float* offset, const float* spread,
                       const float* scale, float* out);
 
+/// Rows of codes whose widths change every 8 codes, `step` bytes apart. A bunch of 8 codes of b
+/// bits takes b bytes, the lowest bits first; at 0 bits it takes none.
+struct BunchRuns {
+    const std::uint8_t* data = nullptr;
+    std::size_t step = 0;
+    int runs = 0;
+    int bunches = 0;
+    const std::uint8_t* widths = nullptr;  ///< [bunches], each 0, 2, 3, 4 or 8
+};
+
+/// The same as restore_channels with each bunch's own bits; where it has none, the offset. offset
+/// and spread are [8 * bunches].
+void restore_bunches(const BunchRuns& runs, const float* offset, const float* spread,
+                     const float* scale, float* out);
+
 /// A panel of codes as cache/code_pack.h draws it, [rows][lanes]: out[row][lane] = code *
 /// scale[row] + zero[row].
 void restore_panel(const std::uint8_t* panel, int bits, int rows, int lanes, const float* scale,
@@ -46,6 +61,8 @@ void restore_levels(const CodeRuns& runs, const float* levels, const std::uint8_
                     const std::uint8_t* offsets, float* out);
 void restore_channels(const CodeRuns& runs, const float* offset, const float* spread,
                       const float* scale, float* out);
+void restore_bunches(const BunchRuns& runs, const float* offset, const float* spread,
+                     const float* scale, float* out);
 void restore_panel(const std::uint8_t* panel, int bits, int rows, int lanes, const float* scale,
                    const float* zero, float* out);
 void transpose(const float* from, int rows, int columns, float* to);

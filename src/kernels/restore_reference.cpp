@@ -56,6 +56,24 @@ void restore_channels(const CodeRuns& runs, const float* offset, const float* sp
     }
 }
 
+void restore_bunches(const BunchRuns& runs, const float* offset, const float* spread,
+                     const float* scale, float* out) {
+    for (int r = 0; r < runs.runs; ++r) {
+        const std::uint8_t* run = runs.data + static_cast<std::size_t>(r) * runs.step;
+        int first = 0;  // bit
+        for (int c = 0; c < 8 * runs.bunches; ++c) {
+            const int bits = runs.widths[c / 8];
+            int code = 0;
+            for (int i = 0; i < bits; ++i, ++first) {
+                code |= (run[first / 8] >> first % 8 & 1) << i;
+            }
+            const float half = static_cast<float>((1 << bits) - 1) / 2.0F;
+            const float x = offset[c] + spread[c] * scale[r] * (static_cast<float>(code) - half);
+            *out++ = std::clamp(x, -kF16Max, kF16Max);
+        }
+    }
+}
+
 void restore_panel(const std::uint8_t* panel, int bits, int rows, int lanes, const float* scale,
                    const float* zero, float* out) {
     for (int row = 0; row < rows; ++row) {
