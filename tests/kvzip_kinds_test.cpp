@@ -27,8 +27,12 @@ constexpr int kPiece = 60;
 
 class KvZipKinds : public testing::TinyEngine<KvZipKinds> {
   public:
-    inline static const testing::TinyModelOptions kModel{
-        .query_heads = 6, .kv_heads = 3, .head_dim = 32, .embed = 64, .ff = 64};
+    inline static const testing::TinyModelOptions kModel{.query_heads = 6,
+                                                         .kv_heads = 3,
+                                                         .head_dim = 32,
+                                                         .embed = 64,
+                                                         .ff = 64,
+                                                         .attention_scale = 4.0F};
 
   protected:
     static Session session(const std::string& method, int cap = kCap,
@@ -174,49 +178,49 @@ TEST_F(KvZipKinds, GiveTheSameBitsForAnyThreadCountAndBesideEachOther) {
     }
 }
 
-// By hand: a quarter of the even share each, then the best by score times mean.
-TEST(KvZipHeads, SharesByScoreTimesMean) {
+// By hand: an eighth of the even share each, then the best by score times the mean's root.
+TEST(KvZipHeads, SharesByScoreTimesTheRootOfTheMean) {
     const auto shares = [](std::vector<WholeHead> heads, std::int64_t total) {
         std::vector<int> budgets(heads.size());
         policy_kvzip_heads.share_out(heads, total, budgets);
         return budgets;
     };
-    // Means 1, 4 and 2.5: the second's 4 stand above the third's 5, and all of it above the rest.
-    const WholeHead low{.open = std::vector<float>(90, 1.0F), .kept = 10};
-    const WholeHead high{.open = std::vector<float>(90, 4.0F), .kept = 10};
-    WholeHead mixed{.open = std::vector<float>(90, 0.0F), .kept = 10};
-    std::fill_n(mixed.open.begin() + 20, 45, 5.0F);
-    EXPECT_EQ(shares({low, high, mixed}, 120), (std::vector<int>{10, 100, 10}));
-    EXPECT_EQ(shares({low, high, mixed}, 144), (std::vector<int>{12, 100, 32}));
-    EXPECT_EQ(shares({low, high, mixed}, 180), (std::vector<int>{25, 100, 55}));
+    // Means 1, 4 and 2.5: the second's 4 stand above the third's 5, and both above the rest.
+    const WholeHead low{.open = std::vector<float>(98, 1.0F), .kept = 2};
+    const WholeHead high{.open = std::vector<float>(98, 4.0F), .kept = 2};
+    WholeHead mixed{.open = std::vector<float>(98, 0.0F), .kept = 2};
+    std::fill_n(mixed.open.begin() + 20, 49, 5.0F);
+    EXPECT_EQ(shares({low, high, mixed}, 120), (std::vector<int>{5, 100, 15}));
+    EXPECT_EQ(shares({low, high, mixed}, 144), (std::vector<int>{6, 100, 38}));
+    EXPECT_EQ(shares({low, high, mixed}, 180), (std::vector<int>{29, 100, 51}));
     EXPECT_EQ(shares({low, high, mixed}, 1000), (std::vector<int>{100, 100, 100}));
     // What stays by rule may be more than the least share, or than all there is.
     const WholeHead fixed{.open = std::vector<float>(40, 9.0F), .kept = 60};
-    EXPECT_EQ(shares({low, fixed}, 80), (std::vector<int>{10, 70}));
-    EXPECT_EQ(shares({low, fixed}, 60), (std::vector<int>{10, 60}));
+    EXPECT_EQ(shares({low, fixed}, 80), (std::vector<int>{5, 75}));
+    EXPECT_EQ(shares({low, fixed}, 60), (std::vector<int>{3, 60}));
 }
 
 TEST_F(KvZipKinds, HeadsKeepWhatThePlainFormulaKeeps) {
     const Tokens tokens = prompt(150);
     auto scores = testing::repeated_scores(model_, tokens, kPiece, false);
-    // The six best of each head beside four sinks, and then all others by score times mean.
+    // The best of each head beside four sinks, and then all others by score times mean's root.
     for (std::vector<double>& head : scores) {
         const double mean = std::accumulate(head.begin() + 4, head.end(), 0.0) / 146.0;
         std::vector<double> order(head.begin() + 4, head.end());
         std::ranges::sort(order, std::ranges::greater());
         for (double& x : head) {
-            x = x >= order[5] ? 1000.0 + x : x * mean;
+            x = x >= order[0] ? 1000.0 + x : x * std::sqrt(mean);
         }
     }
     const auto want = testing::best_of_all(scores, 6 * kCap);
     Session found = session("kvzip_heads"), zip = session("kvzip");
     found.prefill(tokens);
     zip.prefill(tokens);
-    EXPECT_LE(testing::different(want, found.kept()), 4)
+    EXPECT_LE(testing::different(want, found.kept()), 2)
         << "the probe's queries are rounded to f16";
-    EXPECT_GT(testing::different(want, zip.kept()), 12) << "means should matter";
+    EXPECT_GT(testing::different(want, zip.kept()), 8) << "means should matter";
     for (const Tokens& head : want) {
-        EXPECT_GE(head.size(), 10U);
+        EXPECT_GE(head.size(), 5U);
     }
 }
 

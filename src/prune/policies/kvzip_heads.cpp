@@ -1,6 +1,7 @@
 // KVzip (arXiv 2505.23416), its budget shared out by heads first: those that the repetition reads
-// most keep nearly every token.
+// most keep more of it.
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "prune/selector.h"
@@ -10,7 +11,7 @@ namespace winnow {
 
 namespace {
 
-constexpr int kShare = 4;  // each head keeps at least this part of an even share
+constexpr int kShare = 8;  // each head keeps at least this part of an even share
 
 void score(const Observation& seen, const PolicyParams& /*params*/,
            std::span<float* const> scores) {
@@ -23,13 +24,13 @@ void score(const Observation& seen, const PolicyParams& /*params*/,
 // them have it. One threshold alone takes tokens out of each of them.
 void share_out(std::span<const WholeHead> heads, std::int64_t total, std::span<int> budgets) {
     const auto share = total / static_cast<std::int64_t>(heads.size());
-    std::vector<float> means;
+    std::vector<float> weights;
     for (const WholeHead& head : heads) {
         const double sum = std::accumulate(head.open.begin(), head.open.end(), 0.0);
         const auto tokens = static_cast<double>(std::max<std::size_t>(head.open.size(), 1));
-        means.push_back(static_cast<float>(sum / tokens));
+        weights.push_back(static_cast<float>(std::sqrt(sum / tokens)));
     }
-    share_by_score(heads, total, static_cast<int>(share / kShare), means, budgets);
+    share_by_score(heads, total, static_cast<int>(share / kShare), weights, budgets);
 }
 
 }  // namespace
@@ -39,8 +40,8 @@ const Policy policy_kvzip_heads{
     .name = "kvzip_heads",
     .paper = "2505.23416",
     .summary =
-        "kvzip's scores times their head's mean, so that the heads that the repetition reads most "
-        "keep nearly all tokens; each head at least a quarter of an even share; the sinks",
+        "kvzip's scores times the root of their head's mean, so that the heads that the repetition "
+        "reads most keep more; each head at least an eighth of an even share; the sinks",
     .departures =
         "the paper has one threshold over the scores alone, or whole heads by each head's largest "
         "score and a window for the others; the rest as kvzip",
