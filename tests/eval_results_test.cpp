@@ -93,6 +93,19 @@ TEST_F(Eval, ShardsShareAFolderAndSeeEachOther) {
     EXPECT_TRUE(fs::exists(folder / "run-1-of-2.json"));
 }
 
+// Ranks start at once: the other has made its file, and its run is not described yet.
+TEST_F(Eval, AShardJoinsOneThatHasJustOpenedItsResults) {
+    const fs::path folder = folder_->file("starting");
+    fs::create_directories(folder);
+    std::ofstream(folder / "results-0-of-2.jsonl").close();
+    EXPECT_EQ(ResultFile(folder, parse_shard("1/2"), run_of("a"), 2).folder(), folder);
+    // Results that nothing describes are somebody else's.
+    const fs::path other = folder_->file("undescribed");
+    fs::create_directories(other);
+    std::ofstream(other / "results-0-of-2.jsonl") << "{}\n";
+    EXPECT_EQ(ResultFile(other, parse_shard("1/2"), run_of("a"), 2).folder(), other / "run-2");
+}
+
 TEST_F(Eval, AFolderThatCannotBeMadeIsNamed) {
     std::ofstream(folder_->file("a file")) << "x";
     const std::string message =

@@ -48,11 +48,16 @@ std::vector<fs::path> parts(const fs::path& folder, const std::string& stem,
     return found;
 }
 
-// Whether a folder holds no run, or shards of this very one.
+// Whether a folder holds no run, or shards of this very one. A rank that starts beside this one has
+// opened its results a moment before its run is described there.
 bool fits(const fs::path& folder, const std::string& fingerprint) {
     const std::vector<fs::path> runs = parts(folder, "run", ".json");
     if (runs.empty()) {
-        return parts(folder, "results", ".jsonl").empty();
+        const auto results = parts(folder, "results", ".jsonl");
+        return std::ranges::all_of(results, [](const fs::path& path) {
+            std::error_code code;
+            return fs::file_size(path, code) == 0 && !code;
+        });
     }
     return std::all_of(runs.begin(), runs.end(), [&](const fs::path& path) {
         const OrderedJson run = OrderedJson::parse(read_all(path), nullptr, false);
