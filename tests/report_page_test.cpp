@@ -7,6 +7,7 @@
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <set>
 
 #include "report/gnuplot.h"
 #include "report/heat.h"
@@ -191,6 +192,39 @@ TEST_F(Report, InspectWritesAPage) {
     }
     EXPECT_EQ(shell(inspect + "no/folder.html >out.txt 2>err.txt"), 1);
     EXPECT_NE(read("err.txt").find("--html names no/folder.html"), std::string::npos);
+}
+
+// Caches of equal bytes share neither tokens nor bits; a table of both would be empty but for a
+// diagonal.
+TEST_F(Report, HeatMapsThatWouldLeaveGapsStandSideBySide) {
+    if (find_gnuplot().empty()) GTEST_SKIP() << "needs gnuplot (Debian: gnuplot-nox)";
+    const auto panels_and_heights = [&](const std::vector<TestConfig>& configs) {
+        std::string lines;
+        for (const TestConfig& config : configs) {
+            for (const int depth : {0, 100}) {
+                Json line = line_of("needle", "needle_sf", "p" + std::to_string(depth), config, 50);
+                line["depth"] = depth;
+                lines += line.dump() + "\n";
+            }
+        }
+        write("run.json", run_of("needle", "equal").dump());
+        write("results.jsonl", lines);
+        write_report(folder_, folder_ / "out");
+        const std::string script = read("out/needle-sf-heat-snapkv.gp");
+        std::set<std::string> heights;
+        std::size_t panels = 0;
+        for (std::size_t at = 0; (at = script.find("set tmargin", at)) != script.npos; ++panels) {
+            const std::size_t end = script.find('\n', at);
+            heights.insert(script.substr(at, end - at));
+            at = end;
+        }
+        return std::pair(panels, heights.size());
+    };
+    const TestConfig a{"a", options_of("snapkv", 128, "none", 16)},
+        b{"b", options_of("snapkv", 256, "kivi", 8)}, c{"c", options_of("snapkv", 512, "kivi", 4)},
+        d{"d", options_of("snapkv", 512, "none", 16)};
+    EXPECT_EQ(panels_and_heights({a, b, c}), (std::pair<std::size_t, std::size_t>{3, 1}));
+    EXPECT_EQ(panels_and_heights({a, c, d}), (std::pair<std::size_t, std::size_t>{3, 2}));
 }
 
 TEST(ReportTexts, HeatColours) {

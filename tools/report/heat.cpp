@@ -58,6 +58,20 @@ void add_maps(const Stats& stats, const std::string& task, Heat& heat) {
     }
 }
 
+constexpr std::size_t kMostAbreast = 4;
+
+// Where fewer than half of the places are taken, as by caches of equal bytes, the maps stand side
+// by side in their order.
+void close_gaps(HeatGrid& grid) {
+    std::vector<int> maps = grid.places;
+    std::erase(maps, -1);
+    if (2 * maps.size() >= grid.places.size()) return;
+    grid.columns.assign(std::min(maps.size(), kMostAbreast), "");
+    grid.rows.assign((maps.size() + kMostAbreast - 1) / kMostAbreast, "");
+    maps.resize(grid.rows.size() * grid.columns.size(), -1);
+    grid.places = std::move(maps);
+}
+
 // Rows and columns in the order in which the sorted configurations bring them.
 void add_grids(const Run& run, Heat& heat) {
     std::map<std::string, std::size_t> places;
@@ -90,6 +104,7 @@ void add_grids(const Run& run, Heat& heat) {
             int& place = grid.places[at[i][0] * grid.columns.size() + at[i][1]];
             if (place < 0) place = members[g][i];  // others differ in settings the id names
         }
+        close_gaps(grid);
     }
 }
 

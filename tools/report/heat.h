@@ -15,7 +15,8 @@ struct HeatMap {
     double mean = kNone;              ///< over prompts
 };
 
-/// The maps of one method: rows are budgets, columns formats.
+/// The maps of one method: rows are budgets, columns formats; or one behind another, with labels of
+/// "", where that would leave most places empty.
 struct HeatGrid {
     std::string method;
     std::vector<std::string> rows, columns;
