@@ -14,11 +14,6 @@ namespace {
 // and would make all others worse.
 constexpr int kMostLonger = 2;
 
-int nearest_byte(float s) {
-    const float steps = std::log2(std::clamp(s, 1e-30F, 1e30F)) * kScalesPerOctave;
-    return std::clamp(kScaleZero + static_cast<int>(std::round(steps)), 0, 255);
-}
-
 }  // namespace
 
 const float* scale_bytes() {
@@ -30,6 +25,11 @@ const float* scale_bytes() {
         return all;
     }();
     return table.data();
+}
+
+int nearest_scale_byte(float s) {
+    const float at = std::log2(std::max(s, 1e-30F)) * kScalesPerOctave + kScaleZero;
+    return static_cast<int>(std::clamp(std::round(at), 0.0F, 255.0F));
 }
 
 BunchedRow::BunchedRow(const std::uint8_t* bits, int dims) {
@@ -70,8 +70,8 @@ std::uint8_t BunchedRow::pack(const float* u, std::uint8_t* out) const {
         if (bits_[i] > 0) reach = std::max(reach, 2.0F * std::abs(u[i]) / (step_[i] * most_[i]));
     }
     // From half of what a normal row wants to what leaves no value out.
-    const int usual = nearest_byte(std::sqrt(square / weight));
-    const int low = std::max(0, usual - 8), high = std::max(usual, nearest_byte(reach));
+    const int usual = nearest_scale_byte(std::sqrt(square / weight));
+    const int low = std::max(0, usual - 8), high = std::max(usual, nearest_scale_byte(reach));
     int best = high;
     float least = std::numeric_limits<float>::infinity(), longer = 1.0F;
     for (int byte = low; byte <= high; ++byte) {
@@ -94,7 +94,7 @@ std::uint8_t BunchedRow::pack(const float* u, std::uint8_t* out) const {
         }
     }
     return static_cast<std::uint8_t>(
-        std::clamp(nearest_byte(s * longer), best, std::min(255, best + kMostLonger)));
+        std::clamp(nearest_scale_byte(s * longer), best, std::min(255, best + kMostLonger)));
 }
 
 }  // namespace winnow

@@ -17,6 +17,8 @@ inline constexpr int kScaleZero = 128;
 inline constexpr float kScalesPerOctave = 8.0F;
 /// All 256 scales, so that reading a row computes no power.
 const float* scale_bytes();
+/// The byte whose scale is nearest to s, in octaves.
+int nearest_scale_byte(float s);
 
 /// How a row is coded: channel d has b_d bits,
 ///

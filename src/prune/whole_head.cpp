@@ -6,6 +6,13 @@
 
 namespace winnow {
 
+void peak_scores(const Observation& seen, const PolicyParams& /*params*/,
+                 std::span<float* const> scores) {
+    for (int g = 0; g < seen.kv_heads; ++g) {
+        std::copy_n(seen.heads[g].column_sums, seen.heads[g].tokens, scores[g]);
+    }
+}
+
 void share_by_score(std::span<const WholeHead> heads, std::int64_t total, int least,
                     std::span<const float> weights, std::span<int> budgets) {
     std::vector<std::vector<std::int32_t>> settled(heads.size());

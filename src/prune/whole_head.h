@@ -1,9 +1,15 @@
-// One budget shared out over the kv heads of all layers.
+// What the policies that read a prompt twice share: their scores, and one budget for the kv heads
+// of all layers.
 #pragma once
 
 #include "prune/policy.h"
 
 namespace winnow {
+
+/// The peaks as they are: the largest attention a key got from any query and query head as the
+/// prompt was repeated, and while decoding. A Policy's score where it needs peaks of one row.
+void peak_scores(const Observation& seen, const PolicyParams& params,
+                 std::span<float* const> scores);
 
 /// A kv head of any layer, after a prompt.
 struct WholeHead {

@@ -113,14 +113,11 @@ std::uint8_t best_scale(const float* u, int d, int bits) {
         most = std::max(most, std::abs(u[i]));
     }
     const float spread = std::sqrt(square / static_cast<float>(d));
-    const auto byte_of = [](float s) {
-        const float at = std::log2(std::max(s, 1e-30F)) * kScalesPerOctave + kScaleZero;
-        return static_cast<int>(std::clamp(std::round(at), 0.0F, 255.0F));
-    };
     // Optimal uniform steps of a normal variable, from 2 to 8 bits, less a third; see Max (1960).
     const float step = bits == 2 ? 0.7F : bits == 3 ? 0.4F : bits == 4 ? 0.22F : 0.02F;
-    const int low = byte_of(spread * step);
-    const int high = std::max(low, byte_of(2.0F * most / static_cast<float>((1 << bits) - 1)));
+    const int low = nearest_scale_byte(spread * step);
+    const int high =
+        std::max(low, nearest_scale_byte(2.0F * most / static_cast<float>((1 << bits) - 1)));
     int best = high;
     float least = error_at(u, d, bits, scale_bytes()[high]);
     for (int byte = low; byte < high; ++byte) {
@@ -152,19 +149,19 @@ void pack(const FormatSpec& spec, Side side, const float* rows, int tokens, cons
     if (bits_of(spec, side) == 16) return f16_rows_pack(spec, side, rows, tokens, out);
     require_no_nan(spec, side, rows, tokens);
     const Channels channels(spec, side, side_data);
-    const BunchedRow key(key_bits(spec, side_data), side == Side::key ? d : 0);
     float u[kMaxHeadDim];
-    for (int t = 0; t < tokens; ++t, rows += d, out += row_bytes(spec, side)) {
-        for (int i = 0; i < d; ++i) {
-            const float x = std::clamp(rows[i], -65504.0F, 65504.0F);
-            u[i] = (x - channels.offset[i]) / channels.spread[i];
+    const auto each_row = [&](const auto& pack_row) {
+        for (int t = 0; t < tokens; ++t, rows += d, out += row_bytes(spec, side)) {
+            for (int i = 0; i < d; ++i) {
+                const float x = std::clamp(rows[i], -65504.0F, 65504.0F);
+                u[i] = (x - channels.offset[i]) / channels.spread[i];
+            }
+            pack_row();
         }
-        if (side == Side::key) {
-            out[0] = key.pack(u, out + 1);
-        } else {
-            pack_value(spec, u, out);
-        }
-    }
+    };
+    if (side == Side::value) return each_row([&] { pack_value(spec, u, out); });
+    const BunchedRow key(key_bits(spec, side_data), d);
+    each_row([&] { out[0] = key.pack(u, out + 1); });
 }
 
 // `tokens` rows as stored, [tokens][D]; at most kTokens of them.

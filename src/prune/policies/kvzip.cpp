@@ -1,22 +1,9 @@
 // KVzip (arXiv 2505.23416): what the model looks at when it is asked to repeat the text.
-#include <algorithm>
-
+// The engine finds one threshold for all heads and layers.
 #include "prune/selector.h"
+#include "prune/whole_head.h"
 
 namespace winnow {
-
-namespace {
-
-// The largest attention a key got from any query and query head as the prompt was repeated, and
-// while decoding. The engine finds one threshold for all heads and layers.
-void score(const Observation& seen, const PolicyParams& /*params*/,
-           std::span<float* const> scores) {
-    for (int g = 0; g < seen.kv_heads; ++g) {
-        std::copy_n(seen.heads[g].column_sums, seen.heads[g].tokens, scores[g]);
-    }
-}
-
-}  // namespace
 
 extern const Policy policy_kvzip;
 const Policy policy_kvzip{
@@ -33,7 +20,7 @@ const Policy policy_kvzip{
     .needs = kNeedsPeaks,
     .default_sinks = 4,
     .protect = protect_ends,
-    .score = score,
+    .score = peak_scores,
 };
 
 }  // namespace winnow

@@ -13,13 +13,6 @@ namespace {
 
 constexpr int kShare = 8;  // each head keeps at least this part of an even share
 
-void score(const Observation& seen, const PolicyParams& /*params*/,
-           std::span<float* const> scores) {
-    for (int g = 0; g < seen.kv_heads; ++g) {
-        std::copy_n(seen.heads[g].column_sums, seen.heads[g].tokens, scores[g]);
-    }
-}
-
 // A model copies through a few of its heads, and a token is of use to the answer only where all of
 // them have it. One threshold alone takes tokens out of each of them.
 void share_out(std::span<const WholeHead> heads, std::int64_t total, std::span<int> budgets) {
@@ -48,7 +41,7 @@ const Policy policy_kvzip_heads{
     .needs = kNeedsPeaks,
     .default_sinks = 4,
     .protect = protect_ends,
-    .score = score,
+    .score = peak_scores,
     .share_out = share_out,
 };
 
